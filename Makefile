@@ -1,0 +1,99 @@
+# The project's commands. `make` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Everything that is made while working lies under var/.
+VENV ?= var/venv
+# Empty: scripts/find-python chooses.
+PYTHON ?=
+PYTEST_ARGS ?=
+ANSIBLE_TEST_ARGS ?=
+UV_VERSION := 0.13.9
+
+# ansible, ssh's control sockets and the rest are started by name from inside the tests.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
+export PYTHONDONTWRITEBYTECODE := 1
+
+python := $(VENV)/bin/python
+# What other targets grow into: a part that is not there yet is not linted or tested.
+existing = $(wildcard $(1))
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: system
+system: ## Install the system packages that are missing (Debian, as root), or list them
+	@scripts/system-packages base
+
+.PHONY: system-systemd
+system-systemd: ## The same for the tests on nodes with a real systemd
+	@scripts/system-packages base systemd
+
+.PHONY: venv
+venv: ## Make the virtual environment (VENV, PYTHON), quick when nothing changed
+	@scripts/venv $(VENV) requirements/dev.txt $(PYTHON)
+
+.PHONY: demo
+demo: system venv ## Two nodes, three devices, one playbook, and the proof that it works
+	@$(python) -m tests.demo
+
+.PHONY: test
+test: system-systemd venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
+	$(python) -m pytest $(call existing,tests/unit tests/e2e tests/systemd) $(PYTEST_ARGS)
+
+.PHONY: unit
+unit: venv ## Unit tests alone: no root, no lab
+	$(python) -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: e2e
+e2e: system venv ## End-to-end tests in the lab over SSH (root)
+	$(python) -m pytest tests/e2e $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: system venv ## Ratios measured side by side; JSON on stdout and under var/bench/
+	@$(python) -m tests.bench
+
+.PHONY: lab
+lab: system venv ## Build the lab and leave it running (root)
+	@$(python) -m tests.lab up
+
+.PHONY: lab-down
+lab-down: venv ## Take the lab down
+	@$(python) -m tests.lab down
+
+.PHONY: lint lint-ruff lint-mypy lint-yaml lint-ansible lint-sanity
+lint: lint-ruff lint-mypy lint-yaml lint-ansible lint-sanity ## ruff, mypy, yamllint, ansible-lint, ansible-test sanity
+
+lint-ruff: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# The collection is checked under the name that it is imported by.
+mypy_collection := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
+	module_utils plugin_utils modules action)
+lint-mypy: venv
+	$(VENV)/bin/mypy $(call existing,$(mypy_collection) tests/lab tests/demo tests/bench tests/demo.py tests/bench.py api_shim)
+
+lint-yaml: venv
+	$(VENV)/bin/yamllint --strict .
+
+lint-ansible: venv
+	scripts/ansible-lint $(VENV)
+
+lint-sanity: venv
+	scripts/sanity $(VENV) $(ANSIBLE_TEST_ARGS)
+
+.PHONY: requirements
+requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)
+	@test -x var/venv-uv/bin/uv || { "$$(scripts/find-python $(PYTHON))" -m venv var/venv-uv; }
+	@var/venv-uv/bin/pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
+	@scripts/lock-requirements var/venv-uv/bin/uv $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## Take the lab down and remove all that was made (var/)
+	@if [ -x $(python) ] && [ -d var/lab ]; then $(python) -m tests.lab down; fi
+	rm -rf var dist build
