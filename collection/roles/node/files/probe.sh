@@ -5,6 +5,11 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
 
+[ "$(id -u)" = 0 ] || {
+    echo 'The role node needs root on the node: set "become" to true.' >&2
+    exit 1
+}
+
 has() {
     command -v "$1" >/dev/null 2>&1
 }
@@ -93,7 +98,6 @@ nftables_conf() {
 }
 
 conf=$(nftables_conf)
-echo "uid=$(id -u)"
 echo "family=$(family)"
 echo "missing=$(missing)"
 echo "kernel=$(kernel)"
