@@ -1,0 +1,50 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all modules promise, documented once."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The attributes shared by the modules that change a node."""
+
+    DOCUMENTATION = r"""
+options: {}
+requirements:
+  - wireguard-tools and iproute2 on the node
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and say what would change without changing it.
+    support: full
+  diff_mode:
+    description: Shows what changes (or would change), with fingerprints in the place of secrets.
+    support: full
+  idempotent:
+    description: A second run with the same parameters changes nothing.
+    support: full
+  platform:
+    description: Target platforms.
+    support: full
+    platforms: linux
+"""
+
+    INFO = r"""
+options: {}
+requirements:
+  - wireguard-tools and iproute2 on the node
+attributes:
+  check_mode:
+    description: Runs in C(check_mode) as it does without, since it changes nothing.
+    support: full
+  diff_mode:
+    description: There is nothing to show, since nothing changes.
+    support: N/A
+  idempotent:
+    description: It changes nothing.
+    support: full
+  platform:
+    description: Target platforms.
+    support: full
+    platforms: linux
+"""

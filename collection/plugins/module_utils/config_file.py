@@ -1,0 +1,228 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The config file of an interface, ``/etc/wireguard/wgN.conf``: parse and render.
+
+The format is wg-quick(8)'s. Files written here hold one thing more: with ``Table = auto`` or a number, wg-quick asks
+the kernel once for each AllowedIP whether a route is there already, which takes 1.9 s for 1,000 peers. So the file
+says ``Table = off`` and one PostUp line that sets the few routes that are really needed, between two marker comments
+from which the table that was asked for is read again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, List, Mapping, Optional, Tuple
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import desired as check
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    InvalidInput,
+    Refused,
+    WireGuardError,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
+    ZERO_KEY,
+    check_preshared_key,
+    check_private_key,
+    check_public_key,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Config, Device, Hooks, Peer
+
+HEADER = "# Managed by vpnfleet.wireguard: changes made here are overwritten by the next run."
+_ROUTES_BEGIN = re.compile(r"# BEGIN vpnfleet routes, table (auto|[0-9]{1,10})")
+_ROUTES_END = "# END vpnfleet routes"
+_HOOK_KEYS = {"preup": "pre_up", "postup": "post_up", "predown": "pre_down", "postdown": "post_down"}
+_HOOK_NAMES = {"pre_up": "PreUp", "post_up": "PostUp", "pre_down": "PreDown", "post_down": "PostDown"}
+
+
+class BrokenFile(WireGuardError):
+    """The file is not what wg-quick would accept. The message names the line by its number, never its value."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(f"line {line}: {problem}")
+        self.line = line
+
+
+def render_peer(peer: Peer) -> str:
+    """One [Peer] section as it stands in a config file, ending in a newline."""
+    lines = f"[Peer]\nPublicKey = {peer.public_key}\n"
+    if peer.preshared_key:
+        lines += f"PresharedKey = {peer.preshared_key}\n"
+    if peer.allowed_ips:
+        lines += f"AllowedIPs = {', '.join(peer.allowed_ips)}\n"
+    if peer.persistent_keepalive:
+        lines += f"PersistentKeepalive = {peer.persistent_keepalive}\n"
+    if peer.endpoint:
+        lines += f"Endpoint = {peer.endpoint}\n"
+    return lines
+
+
+def _route_lines(config: Config) -> List[str]:
+    if config.table == "off":
+        return ["Table = off"]
+    lines = [f"# BEGIN vpnfleet routes, table {config.table}", "Table = off"]
+    routes = wanted_routes(config.table, config.addresses, config.peers.values())
+    for flag, mark in (("-4", False), ("-6", True)):
+        networks = sorted(route.network for route in routes if (":" in route.network) is mark)
+        if networks:
+            table = "" if config.table == "auto" else f" table {config.table}"
+            # printf repeats its format for each network, and both printf and the shell take a line of any length.
+            lines.append(f"PostUp = printf 'route replace %s dev %i{table}\\n' {' '.join(networks)} | ip {flag} -batch -")
+    lines.append(_ROUTES_END)
+    return lines
+
+
+def render(config: Config) -> str:
+    """The canonical file of `config`: one text for one meaning (peers in the order of their keys)."""
+    lines = [HEADER, "[Interface]"]
+    if config.private_key:
+        lines.append(f"PrivateKey = {config.private_key}")
+    if config.listen_port:
+        lines.append(f"ListenPort = {config.listen_port}")
+    if config.fwmark:
+        lines.append(f"FwMark = {config.fwmark}")
+    lines.extend(f"Address = {address}" for address in config.addresses)
+    if config.mtu:
+        lines.append(f"MTU = {config.mtu}")
+    lines.extend(_route_lines(config))
+    lines.extend(f"DNS = {value}" for value in config.dns)
+    for name, key in _HOOK_NAMES.items():
+        lines.extend(f"{key} = {command}" for command in getattr(config.hooks, name))
+    head = "\n".join(lines) + "\n"
+    return "\n".join([head, *(render_peer(config.peers[key]) for key in sorted(config.peers))])
+
+
+def render_for_wg(device: Device, endpoints: Mapping[str, str]) -> str:
+    """The text for ``wg syncconf``: stripped of all that is wg-quick's, and complete otherwise.
+
+    Keepalive and preshared key are written out even where there is none, since wg before 1.0.20260223 leaves an
+    omitted one as it was. An Endpoint is written only for the keys of `endpoints`: for others it would overwrite the
+    place to which the device has roamed.
+    """
+    if not device.private_key or not device.listen_port:
+        raise Refused("wg syncconf without a private key and a port would remove both")
+    parts = [
+        f"[Interface]\nPrivateKey = {device.private_key}\n"
+        f"ListenPort = {device.listen_port}\nFwMark = {device.fwmark or 'off'}\n"
+    ]
+    for key, peer in device.peers.items():
+        parts.append(
+            f"[Peer]\nPublicKey = {key}\nPresharedKey = {peer.preshared_key or ZERO_KEY}\n"
+            f"AllowedIPs = {','.join(peer.allowed_ips)}\nPersistentKeepalive = {peer.persistent_keepalive or 'off'}\n"
+        )
+        if key in endpoints:
+            parts.append(f"Endpoint = {endpoints[key]}\n")
+    return "".join(parts)
+
+
+def _fwmark(value: str, field: str) -> int:
+    if value == "off":
+        return 0
+    if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
+        return int(value, 16)
+    return check.integer(value, field, 0, 4294967295)
+
+
+def parse(text: str) -> Config:
+    """Read a config file. SaveConfig is passed over: with it, wg-quick would overwrite the file at the next
+    stop. Anything that wg or wg-quick would refuse raises BrokenFile."""
+    interface: Dict[str, List[str]] = {}
+    sections: List[Tuple[int, Dict[str, str]]] = []
+    table: Optional[str] = None
+    hooks: Dict[str, List[str]] = {name: [] for name in _HOOK_NAMES}
+    where = ""
+    seen_interface = in_routes = False
+    number = 0
+    for number, raw in enumerate(text.split("\n"), 1):
+        if raw.startswith("#"):
+            begin = _ROUTES_BEGIN.fullmatch(raw)
+            if begin:
+                table, in_routes = begin.group(1), True
+            elif raw == _ROUTES_END:
+                in_routes = False
+            continue
+        line = raw.partition("#")[0].strip()
+        if not line or in_routes:
+            continue
+        if line[0] == "[":
+            where = line.lower()
+            if where == "[peer]":
+                sections.append((number, {}))
+            elif where == "[interface]" and not seen_interface:
+                seen_interface = True
+            else:
+                raise BrokenFile(number, f"{line[:30]!r} is not a section that belongs here")
+            continue
+        key, equals, value = line.partition("=")
+        key, value = key.strip().lower(), value.strip()
+        if not equals or not key.isalnum():
+            raise BrokenFile(number, "is neither a section nor key = value")
+        if where == "[peer]":
+            fields = sections[-1][1]
+            if key not in ("publickey", "presharedkey", "allowedips", "persistentkeepalive", "endpoint"):
+                raise BrokenFile(number, f"{key[:30]!r} is not a key of a [Peer]")
+            # wg adds up repeated AllowedIPs and takes the last of any other repeated key.
+            fields[key] = f"{fields[key]},{value}" if key == "allowedips" and key in fields else value
+        elif where == "[interface]":
+            if key in _HOOK_KEYS:
+                hooks[_HOOK_KEYS[key]].append(value)
+            else:
+                interface.setdefault(key, []).append(value)
+        else:
+            raise BrokenFile(number, "stands before the first section")
+    if in_routes:
+        raise BrokenFile(number, f"the file ends without {_ROUTES_END!r}")
+    if not seen_interface:
+        raise BrokenFile(number, "there is no [Interface] section")
+    return _config(interface, sections, table, hooks)
+
+
+def _config(
+    interface: Dict[str, List[str]],
+    sections: List[Tuple[int, Dict[str, str]]],
+    table: Optional[str],
+    hooks: Dict[str, List[str]],
+) -> Config:
+    def last(key: str) -> Optional[str]:
+        return interface[key][-1] if key in interface else None
+
+    try:
+        private_key, port, mtu, fwmark = last("privatekey"), last("listenport"), last("mtu"), last("fwmark")
+        addresses: List[str] = []
+        for value in interface.get("address", []):
+            addresses.extend(check_interface_address(part, "Address") for part in value.split(",") if part.strip())
+        if table is None:
+            table = check.check_table(last("table") or "auto", "Table")
+        head = dict(
+            private_key=None if private_key is None else check_private_key(private_key, "PrivateKey"),
+            listen_port=None if port is None else check.integer(port, "ListenPort", 0, 65535) or None,
+            mtu=None if mtu is None else check.integer(mtu, "MTU", 68, 65535),
+            fwmark=0 if fwmark is None else _fwmark(fwmark, "FwMark"),
+        )
+    except InvalidInput as error:
+        raise BrokenFile(1, str(error)) from None
+    peers: Dict[str, Peer] = {}
+    for number, fields in sections:
+        try:
+            if "publickey" not in fields:
+                raise InvalidInput("PublicKey", "is missing")
+            key = check_public_key(fields["publickey"], "PublicKey")
+            peers[key] = Peer(
+                key,
+                check.check_allowed_ips(fields.get("allowedips", ""), "AllowedIPs"),
+                check_preshared_key(fields.get("presharedkey", ""), "PresharedKey"),
+                check.check_keepalive(fields.get("persistentkeepalive"), "PersistentKeepalive"),
+                check.check_endpoint(fields.get("endpoint"), "Endpoint"),
+            )
+        except InvalidInput as error:
+            raise BrokenFile(number, str(error)) from None
+    return Config(
+        addresses=tuple(addresses),
+        peers=peers,
+        table=table,
+        hooks=Hooks(**{name: tuple(commands) for name, commands in hooks.items()}),
+        dns=tuple(interface.get("dns", ())),
+        **head,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,202 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bringing interfaces to what is asked for: read, plan, apply, read back, and undo what went wrong."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, lock, systemd
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import apply_step
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    ApplyFailed,
+    InvalidInput,
+    Refused,
+    WireGuardError,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+    CreateLink,
+    SetDevice,
+    StartUnit,
+    Step,
+    plan,
+    target,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import (
+    Node,
+    free_port,
+    have_tools,
+    interface_state,
+    listen_ports,
+    port_is_free,
+    read_node,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Unit
+
+
+@dataclass
+class Outcome:
+    """What was (or, in check mode, would be) done to one interface."""
+
+    desired: Desired
+    before: InterfaceState = field(default_factory=InterfaceState)
+    wanted: InterfaceState = field(default_factory=InterfaceState)
+    steps: List[Step] = field(default_factory=list)
+    error: Optional[str] = None
+
+
+def public_key_of(private_key: str) -> str:
+    """The public key of a private key, by ``wg pubkey``."""
+    return run(["wg", "pubkey"], stdin=private_key + "\n").stdout.strip()
+
+
+def new_private_key() -> str:
+    """A fresh private key, by ``wg genkey``."""
+    return run(["wg", "genkey"]).stdout.strip()
+
+
+# What is asked for, worked out from what is there: for changes that are relative, as "add this peer" is.
+Edit = Callable[[Desired, InterfaceState], Desired]
+
+
+def converge(instances: Sequence[Desired], check_mode: bool = False, edit: Optional[Edit] = None) -> List[Outcome]:
+    """Bring each instance to what is asked for; in check mode, only say how.
+
+    `edit`, if given, completes each instance once its present state is known, under the interface's lock.
+
+    Instances stand for themselves: one that cannot be served gets an `error` in its outcome, and is left as it was,
+    while the others are served. Raises WireGuardError when nothing at all can be done.
+    """
+    check_batch(instances)
+    names = [desired.name for desired in instances]
+    held: ContextManager[None] = nullcontext() if check_mode else lock.locked(names)
+    with held:
+        if check_mode and not have_tools():
+            # A node that is still to be prepared: nothing runs there yet.
+            node = Node()
+        else:
+            node = read_node(names)
+        units = read_units(instances)
+        return [_converge_one(desired, node, units[desired.name], check_mode, edit) for desired in instances]
+
+
+def check_batch(instances: Sequence[Desired]) -> None:
+    """Refuse what contradicts itself within one call: a name or a port asked for twice."""
+    names: Dict[str, int] = {}
+    ports: Dict[int, str] = {}
+    for index, desired in enumerate(instances):
+        if desired.name in names:
+            raise InvalidInput(f"instances[{index}].name", f"{desired.name} is there twice")
+        names[desired.name] = index
+        if desired.state == "present" and desired.listen_port:
+            other = ports.setdefault(desired.listen_port, desired.name)
+            if other != desired.name:
+                raise InvalidInput(
+                    f"instances[{index}].listen_port",
+                    f"{desired.listen_port} is asked for by {other} and by {desired.name}",
+                )
+
+
+def read_units(instances: Sequence[Desired]) -> Dict[str, Optional[Unit]]:
+    """The unit of each instance by its name."""
+    units: Dict[str, Optional[Unit]] = {}
+    for folder in sorted({desired.config_dir for desired in instances}):
+        units.update(systemd.read_units([d.name for d in instances if d.config_dir == folder], folder))
+    return units
+
+
+def _converge_one(
+    desired: Desired, node: Node, unit: Optional[Unit], check_mode: bool, edit: Optional[Edit]
+) -> Outcome:
+    outcome = Outcome(desired)
+    try:
+        outcome.before = interface_state(node, desired.name, desired.config_path, unit)
+        if edit is not None:
+            outcome.desired = desired = edit(desired, outcome.before)
+        outcome.wanted = target(
+            desired, outcome.before, public_key_of, new_private_key, lambda: free_port(listen_ports().values()),
+            node.default_mtu,
+        )  # fmt: skip
+        outcome.steps = plan(outcome.before, outcome.wanted)
+        _check_port(desired.name, outcome.steps, outcome.wanted)
+        if not check_mode:
+            if outcome.steps:
+                _carry_out(outcome)
+            if desired.state == "absent":
+                forget(desired)
+    except (WireGuardError, OSError) as error:
+        outcome.error = str(error)
+    return outcome
+
+
+def forget(desired: Desired) -> None:
+    """Remove the last traces of an interface that is gone: drop-ins, what a killed run left, the lock."""
+    if systemd.runs():
+        systemd.forget(desired.name)
+    if os.path.isdir(desired.config_dir):
+        atomic_file.remove(desired.config_path)
+    lock.forget(desired.name)
+
+
+def _check_port(name: str, steps: Sequence[Step], wanted: InterfaceState) -> None:
+    """Refuse a port that something else on the node holds: wireguard-go would say so only in its log."""
+    if wanted.device is None or not any(
+        isinstance(step, (CreateLink, StartUnit)) or (isinstance(step, SetDevice) and step.listen_port)
+        for step in steps
+    ):
+        return
+    port = wanted.device.listen_port
+    holder = next((other for other, held in listen_ports().items() if held == port and other != name), None)
+    if holder:
+        raise Refused(f"listen_port {port} of {name} is in use by {holder} on this node")
+    if not port_is_free(port):
+        raise Refused(f"listen_port {port} of {name} is in use by another program on this node")
+
+
+def read_states(instances: Sequence[Desired]) -> Dict[str, InterfaceState]:
+    """The state of each instance by its name, read now. Raises WireGuardError when one cannot be read."""
+    node = read_node([desired.name for desired in instances])
+    units = read_units(instances)
+    return {d.name: interface_state(node, d.name, d.config_path, units[d.name]) for d in instances}
+
+
+def read_one(desired: Desired) -> InterfaceState:
+    """The state of one interface, read now."""
+    return read_states([desired])[desired.name]
+
+
+def _carry_out(outcome: Outcome) -> None:
+    desired, wanted = outcome.desired, outcome.wanted
+    try:
+        _apply(desired, outcome.steps, wanted)
+        left = plan(read_one(desired), wanted)
+        if left:
+            raise ApplyFailed(f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}")
+    except (WireGuardError, OSError) as error:
+        raise ApplyFailed(f"{error} ({_undo(desired, outcome.before)})") from None
+
+
+def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> None:
+    for step in steps:
+        apply_step(step, desired.name, desired.config_path, wanted.device)
+
+
+def _undo(desired: Desired, before: InterfaceState) -> str:
+    """Bring the interface back to `before`; returns what to tell of it."""
+    try:
+        _apply(desired, plan(read_one(desired), before), before)
+        left = plan(read_one(desired), before)
+    except (WireGuardError, OSError) as error:
+        return f"undoing it failed too: {error}; run again when the cause is mended"
+    if left:
+        return f"undone, but for: {', '.join(summary(left))}"
+    return f"undone: {desired.name} is as it was before"
+
+

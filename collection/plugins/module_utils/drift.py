@@ -1,0 +1,313 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The difference between the peers that should be and those that are, and its repair: the work of wg_drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import first_overlap
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Outcome, converge, read_states
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
+    DEFAULT_CONFIG_DIR,
+    PEER_LABELS,
+    Desired,
+    check_name,
+    check_peers,
+    integer,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import peer_changes, same_peer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import count
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import (
+    MAX_ENTRIES,
+    bound,
+    diffs,
+    scrub,
+    secrets_of,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
+
+ENTRIES = ("unknown_peers", "missing_peers", "mismatched_peers", "interface_issues")
+SWITCHES = ("reconcile_missing", "reconcile_mismatched", "remove_unknown")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one interface should be."""
+
+    interface: str
+    peers: Dict[str, Peer]
+    labels: Dict[str, Dict[str, Any]]  # by public key: what the registry calls the peer
+    listen_port: Optional[int] = None
+
+
+@dataclass
+class Repair:
+    """What a reconciliation did, in the seeds' words."""
+
+    added: List[str] = field(default_factory=list)
+    updated: List[str] = field(default_factory=list)
+    removed: List[str] = field(default_factory=list)
+    errors: List[Dict[str, str]] = field(default_factory=list)
+
+
+def compare(expected: Expected, actual: InterfaceState) -> Dict[str, List[Dict[str, Any]]]:
+    """The drift of one interface as lists of entries by kind (ENTRIES). Pure."""
+    name = expected.interface
+    live = actual.device.peers if actual.device else {}
+    found: Dict[str, List[Dict[str, Any]]] = {kind: [] for kind in ENTRIES}
+    for key in sorted(live.keys() - expected.peers.keys()):
+        peer = live[key]
+        found["unknown_peers"].append(
+            {
+                "interface": name,
+                "public_key": key,
+                "allowed_ips": list(peer.allowed_ips),
+                "endpoint": peer.endpoint,
+                "persistent_keepalive": peer.persistent_keepalive,
+            }
+        )
+    for key, peer in expected.peers.items():
+        there = live.get(key)
+        label = {text: expected.labels.get(key, {}).get(text) for text in PEER_LABELS}
+        if there is None:
+            found["missing_peers"].append(
+                {"interface": name, "public_key": key, "allowed_ips": list(peer.allowed_ips), **label}
+            )
+        elif not same_peer(peer, there):
+            found["mismatched_peers"].append(
+                {"interface": name, "public_key": key, **label, "mismatches": mismatches(peer, there)}
+            )
+    found["interface_issues"] = _interface_issues(expected, actual)
+    return found
+
+
+def mismatches(wanted: Peer, there: Peer) -> List[Dict[str, Any]]:
+    """The fields in which a live peer differs; preshared keys as fingerprints."""
+    fields: List[Dict[str, Any]] = []
+    for name in ("allowed_ips", "persistent_keepalive", "preshared_key"):
+        expected, actual = getattr(wanted, name), getattr(there, name)
+        if expected != actual:
+            if name == "preshared_key":
+                expected, actual = fingerprint(expected), fingerprint(actual)
+            elif name == "allowed_ips":
+                expected, actual = list(expected), list(actual)
+            fields.append({"field": name, "expected": expected, "actual": actual})
+    return fields
+
+
+def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[str, Any]]:
+    issues: List[Dict[str, Any]] = []
+
+    def issue(name: str, should: Any, found: Any) -> None:
+        issues.append({"interface": expected.interface, "field": name, "expected": should, "actual": found})
+
+    if actual.device is None:
+        issue("interface", "up", "missing")
+    elif actual.link is not None and not actual.link.up:
+        issue("interface", "up", "down")
+    if actual.device and expected.listen_port and actual.device.listen_port != expected.listen_port:
+        issue("listen_port", expected.listen_port, actual.device.listen_port)
+    if actual.unit and not actual.unit.enabled:
+        issue("enabled at boot", True, False)
+    if actual.file is None:
+        issue("file", "as running", "missing")
+    elif actual.config is None:
+        issue("file", "as running", "broken")
+    elif actual.device is not None:
+        difference = file_difference(actual)
+        if difference:
+            issue("file", "as running", difference)
+    return issues
+
+
+def file_difference(actual: InterfaceState) -> str:
+    """In which respect the config file says something else than what runs; empty when in none."""
+    device, config = actual.device, actual.config
+    if device is None or config is None:
+        return ""
+    parts: List[str] = []
+    only_file = len(config.peers.keys() - device.peers.keys())
+    only_running = len(device.peers.keys() - config.peers.keys())
+    different = sum(
+        1 for key, peer in config.peers.items() if key in device.peers and not same_peer(peer, device.peers[key])
+    )
+    if only_file:
+        parts.append(f"{count(only_file, 'peer')} only in the file")
+    if only_running:
+        parts.append(f"{count(only_running, 'peer')} only running")
+    if different:
+        parts.append(f"{count(different, 'peer')} different")
+    if config.private_key != device.private_key:
+        parts.append("another private key")
+    if config.listen_port and config.listen_port != device.listen_port:
+        parts.append(f"listen port {config.listen_port}")
+    return ", ".join(parts)
+
+
+def check_expected(params: Mapping[str, Any]) -> List[Expected]:
+    """The interfaces to look at out of a module's parameters."""
+    batch = params.get("interfaces")
+    single = batch is None
+    if batch is None:
+        if params.get("interface") is None:
+            raise InvalidInput("", "one of interface, interfaces and src is needed")
+        batch = [{key: params.get(key) for key in ("interface", "peers", "listen_port")}]
+    elif params.get("interface") is not None:
+        raise InvalidInput("interface", "goes with a single interface, not beside interfaces or src")
+    if not isinstance(batch, list):
+        raise InvalidInput("interfaces", "is not a list")
+    found: List[Expected] = []
+    for index, fields in enumerate(batch):
+        at = "" if single else f"interfaces[{index}]."
+        if not isinstance(fields, dict):
+            raise InvalidInput(at.rstrip("."), "is not a mapping")
+        unknown = sorted(str(key) for key in fields if key not in ("interface", "peers", "listen_port"))
+        if unknown:
+            raise InvalidInput(f"{at}{unknown[0][:40]}", "is not one of interface, peers, listen_port")
+        if fields.get("peers") is None:
+            # Taking this for "no peers" would make every live peer an unknown one.
+            raise InvalidInput(f"{at}peers", "is needed (an empty list when there should be none)")
+        name = check_name(fields.get("interface"), f"{at}interface")
+        if any(other.interface == name for other in found):
+            raise InvalidInput(f"{at}interface", f"{name} is there twice")
+        peers = check_peers(fields["peers"], f"{at}peers")
+        labels = {
+            element["public_key"]: {key: element[key] for key in PEER_LABELS if element.get(key) is not None}
+            for element in fields["peers"]
+            if any(element.get(key) is not None for key in PEER_LABELS)
+        }
+        port = fields.get("listen_port")
+        found.append(
+            Expected(name, peers, labels, None if port is None else integer(port, f"{at}listen_port", 1, 65535))
+        )
+    return found
+
+
+def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, Any]:
+    """Compare, and repair what the switches allow; returns the module's answer.
+
+    Raises WireGuardError when an interface cannot be read: nothing is concluded from half a picture.
+    """
+    expected = check_expected(params)
+    config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
+    wanted = [Desired(name=item.interface, config_dir=config_dir) for item in expected]
+    states = read_states(wanted)
+    answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
+    for item in expected:
+        for kind, entries in compare(item, states[item.interface]).items():
+            answer[kind] += entries
+    numbers = {kind: len(answer[kind]) for kind in ENTRIES}
+    answer["has_drift"] = any(numbers.values())
+    answer["summary"] = {
+        "unknown_count": numbers["unknown_peers"],
+        "missing_count": numbers["missing_peers"],
+        "mismatched_count": numbers["mismatched_peers"],
+        "interface_count": numbers["interface_issues"],
+        "total_issues": sum(numbers.values()),
+    }
+    secrets = secrets_of(states.values())
+    secrets.update(peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key)
+    if any(params.get(switch) for switch in SWITCHES):
+        repair, outcomes = reconcile(params, expected, wanted, check_mode)
+        answer["changed"] = any(outcome.steps and not outcome.error for outcome in outcomes)
+        answer["reconciled"] = {
+            "added": repair.added, "updated": repair.updated, "removed": repair.removed, "errors": repair.errors
+        }  # fmt: skip
+        bound([answer["reconciled"]], ("added", "updated", "removed", "errors"))
+        if with_diff:
+            answer["diff"] = diffs(outcomes)
+    else:
+        answer["changed"] = False
+    bound([answer], ENTRIES, MAX_ENTRIES)
+    for kind in ENTRIES:
+        del answer[f"{kind}_count"]  # the summary says it
+    cleaned: Dict[str, Any] = scrub(answer, secrets)
+    return cleaned
+
+
+def reconcile(
+    params: Mapping[str, Any], expected: List[Expected], wanted: List[Desired], check_mode: bool
+) -> Tuple[Repair, List[Outcome]]:
+    """Repair what the switches allow. Each peer stands for itself: one that cannot be put in place is an error in
+    the report, and the rest is done."""
+    repair = Repair()
+    by_name = {item.interface: item for item in expected}
+
+    def edit(desired: Desired, actual: InterfaceState) -> Desired:
+        return _edit(desired, actual, by_name[desired.name], params, repair)
+
+    outcomes = converge(wanted, check_mode, edit)
+    for outcome in outcomes:
+        if outcome.error:
+            repair.errors.append({"peer": "", "interface": outcome.desired.name, "action": "reconcile", "error": outcome.error})
+            continue
+        changes = peer_changes(outcome.before, outcome.wanted)
+        repair.added += changes.added
+        repair.updated += changes.updated
+        repair.removed += changes.remove
+    return repair, outcomes
+
+
+def _edit(
+    desired: Desired, actual: InterfaceState, expected: Expected, params: Mapping[str, Any], repair: Repair
+) -> Desired:
+    if actual.device is None:
+        raise Refused("the interface is not on this node; bring it up with wg_instance")
+    in_file = actual.config.peers if actual.config else {}
+    peers = {
+        key: peer._replace(endpoint=in_file[key].endpoint if key in in_file else None)
+        for key, peer in actual.device.peers.items()
+        if key in expected.peers or not params.get("remove_unknown")
+    }
+    put: Set[str] = set()
+    for key, peer in expected.peers.items():
+        there = actual.device.peers.get(key)
+        if there is None and params.get("reconcile_missing") or (
+            there is not None and not same_peer(peer, there) and params.get("reconcile_mismatched")
+        ):
+            peers[key] = peer
+            put.add(key)
+    _drop_overlaps(peers, put, actual.device.peers, expected.interface, repair)
+    removed = len(actual.device.peers.keys() - peers.keys())
+    limit = params.get("max_removals")
+    limit = 10 if limit is None else integer(limit, "max_removals", 0, 2**31)
+    if removed > limit:
+        raise Refused(
+            f"{removed} unknown peers would be removed, {limit} are allowed: if that is right, set max_removals to "
+            f"{removed} or more"
+        )
+    return replace(desired, peers=peers, max_removals=removed + len(in_file), enabled=None)
+
+
+def _drop_overlaps(
+    peers: Dict[str, Peer], put: Set[str], live: Mapping[str, Peer], interface: str, repair: Repair
+) -> None:
+    """Leave out those of `put` whose networks another peer holds; wg would move the networks silently."""
+    while True:
+        overlap = first_overlap([(net, key) for key, peer in peers.items() for net in peer.allowed_ips])
+        if overlap is None:
+            return
+        (first, first_owner), (second, second_owner) = overlap
+        loser, winner, net = (
+            (second_owner, first_owner, second) if second_owner in put else (first_owner, second_owner, first)
+        )
+        if loser not in put:
+            return  # both are on the node like that already
+        repair.errors.append(
+            {
+                "peer": loser,
+                "interface": interface,
+                "action": "update" if loser in live else "add",
+                "error": f"{net} overlaps with what peer {winner} has",
+            }
+        )
+        put.discard(loser)
+        if loser in live:
+            peers[loser] = live[loser]._replace(endpoint=None)
+        else:
+            del peers[loser]

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The answer of ``wg show <interface|all> dump``, which is the one complete and stable reading of WireGuard's state.
+
+Per interface one line (private key, public key, port, fwmark), then one per peer (public key, preshared key,
+endpoint, AllowedIPs, last handshake, bytes received, bytes sent, keepalive), fields parted by tabs; with ``all``
+each line begins with the interface's name.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Optional
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer
+
+
+class IncompleteDump(WireGuardError):
+    """The answer stops in the middle or is not a dump: nothing may be concluded from it."""
+
+
+class Traffic(NamedTuple):
+    """What a dump says of a peer's life."""
+
+    latest_handshake: int  # seconds since 1970, 0 for never
+    received: int  # bytes
+    sent: int  # bytes
+
+
+def _none(text: str) -> Optional[str]:
+    return None if text == "(none)" else text
+
+
+def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
+    """Return the devices of a dump by name. `interface` is its name when the dump is of a single one."""
+    devices: Dict[str, Device] = {}
+    if text and not text.endswith("\n"):
+        raise IncompleteDump("the answer of wg show dump stops in the middle of a line")
+    for line in text.splitlines():
+        fields = line.split("\t")
+        if interface is None:
+            name = fields.pop(0)
+        else:
+            name = interface
+        try:
+            if len(fields) == 8:
+                key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
+                nets = allowed.split(",") if "," in allowed else ([] if allowed == "(none)" else [allowed])
+                devices[name].peers[key] = Peer(
+                    key,
+                    tuple(sorted(nets)),
+                    None if preshared == "(none)" else preshared,
+                    0 if keepalive == "off" else int(keepalive),
+                    None if endpoint == "(none)" else endpoint,
+                )
+            elif len(fields) == 4:
+                private, public, port, fwmark = fields
+                devices[name] = Device(
+                    _none(private), _none(public), int(port), 0 if fwmark == "off" else int(fwmark, 16), {}
+                )
+            else:
+                raise ValueError
+        except (KeyError, ValueError):
+            raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
+    return devices
+
+
+def parse_traffic(text: str) -> Dict[str, Dict[str, Traffic]]:
+    """Return per interface and public key what ``wg show all dump`` says of handshakes and bytes."""
+    traffic: Dict[str, Dict[str, Traffic]] = {}
+    for line in text.splitlines():
+        fields = line.split("\t")
+        if len(fields) == 9:
+            traffic.setdefault(fields[0], {})[fields[1]] = Traffic(int(fields[5]), int(fields[6]), int(fields[7]))
+    return traffic

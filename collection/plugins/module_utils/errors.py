@@ -1,0 +1,45 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong on a node, each with a message that names the field or the thing."""
+
+from __future__ import annotations
+
+
+class WireGuardError(Exception):
+    """Base of all errors that a module turns into ``fail_json``."""
+
+
+class InvalidInput(WireGuardError):
+    """A parameter is wrong; nothing was read or applied.
+
+    ``field`` is the path of the parameter, for instance ``instances[2].peers[0].public_key``.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
+
+
+class Refused(WireGuardError):
+    """The request is well formed, but carrying it out would do harm; nothing was applied."""
+
+
+class CommandFailed(WireGuardError):
+    """A command on the node failed. ``stderr`` holds no secret: none is ever passed in argv or printed by wg."""
+
+    def __init__(self, argv0: str, returncode: int, stderr: str) -> None:
+        super().__init__(f"{argv0} failed with exit code {returncode}: {stderr.strip() or 'no message'}")
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class ApplyFailed(WireGuardError):
+    """Applying failed half-way; the message says whether the interface is back to what it was before."""
+
+
+def shown(value: object) -> str:
+    """`value` as it may stand in a message: quoted, on one line, and not longer than 60 characters."""
+    text = repr(value) if isinstance(value, str) else repr(str(value))
+    return text if len(text) <= 60 else text[:56] + "...'"

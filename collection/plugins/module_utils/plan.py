@@ -1,0 +1,398 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is and what shall be to the steps between them. Pure: nothing here reads or changes a node.
+
+Two functions. `target` says what the whole interface shall be, given what was asked for and what is there, and
+refuses what would do harm. `plan` gives the steps from one state to another; it serves forward, as the check after
+applying (no steps left), and backward, to undo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Dict, FrozenSet, List, Optional, Tuple, Union
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_overlap
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import default_routes, wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Config,
+    Device,
+    Hooks,
+    InterfaceState,
+    Link,
+    Peer,
+    Route,
+    Unit,
+)
+
+# So many peers go at the most when `max_removals` is not set, and never all of them to an empty list.
+DEFAULT_MAX_REMOVALS = 10
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """Put the config file in place."""
+
+    text: str
+    before: Optional[str]
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    """Remove the config file."""
+
+    before: str
+
+
+@dataclass(frozen=True)
+class RunHooks:
+    """Run the commands of one hook, as wg-quick would."""
+
+    name: str
+    commands: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StopUnit:
+    """Stop the unit (wg-quick takes the interface down, if it can)."""
+
+
+@dataclass(frozen=True)
+class StartUnit:
+    """Start the unit (wg-quick brings the interface up from the file)."""
+
+
+@dataclass(frozen=True)
+class AdoptUnit:
+    """Make the unit active around an interface that is up already, without touching the interface."""
+
+
+@dataclass(frozen=True)
+class EnableUnit:
+    """Let the unit start at boot, or not."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class CreateLink:
+    """Make the interface, by the kernel or by wireguard-go."""
+
+
+@dataclass(frozen=True)
+class DeleteLink:
+    """Remove the interface."""
+
+
+@dataclass(frozen=True)
+class SetDevice:
+    """Set what is not None of key, port and fwmark."""
+
+    private_key: Optional[str] = None
+    listen_port: Optional[int] = None
+    fwmark: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class SetPeers:
+    """Add and update the peers `put` and remove those of `remove`; touch no other."""
+
+    put: Tuple[Peer, ...] = ()
+    remove: Tuple[str, ...] = ()
+    added: Tuple[str, ...] = ()  # keys out of `put`
+    updated: Tuple[str, ...] = ()
+    before: Dict[str, Peer] = field(default_factory=dict)  # what updated and removed peers were
+
+
+@dataclass(frozen=True)
+class SetAddresses:
+    """Add and remove the interface's addresses."""
+
+    add: Tuple[str, ...] = ()
+    remove: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SetMtu:
+    """Set the MTU, in bytes."""
+
+    mtu: int
+
+
+@dataclass(frozen=True)
+class LinkUp:
+    """Bring the interface up."""
+
+
+@dataclass(frozen=True)
+class SetRoutes:
+    """Add or remove routes through the interface."""
+
+    add: Tuple[Route, ...] = ()
+    remove: Tuple[Route, ...] = ()
+
+
+Step = Union[
+    WriteFile, RemoveFile, RunHooks, StopUnit, StartUnit, AdoptUnit, EnableUnit, CreateLink, DeleteLink, SetDevice,
+    SetPeers, SetAddresses, SetMtu, LinkUp, SetRoutes,
+]  # fmt: skip
+
+
+def target(
+    desired: Desired,
+    actual: InterfaceState,
+    public_key_of: Callable[[str], str],
+    new_private_key: Callable[[], str],
+    free_port: Callable[[], int],
+    default_mtu: Callable[[], int],
+) -> InterfaceState:
+    """What the whole interface shall be.
+
+    What `desired` leaves open stays as it is on the node (the kernel first, then the file), or is chosen by
+    the functions when there is nothing yet. Raises Refused or InvalidInput when the result would do harm.
+    """
+    unit = actual.unit
+    if desired.state != "present":
+        return InterfaceState(unit=None if unit is None else Unit(enabled=False, active=False))
+
+    device, config = actual.device, actual.config
+    private_key = (
+        desired.private_key
+        or (device.private_key if device else None)
+        or (config.private_key if config else None)
+    )
+    if private_key is None:
+        if actual.file is not None and config is None:
+            raise Refused(
+                f"{desired.config_path} cannot be understood and the interface is down, so its private key would be "
+                "lost: set private_key, or repair or remove the file"
+            )
+        private_key = new_private_key()
+    port = (
+        desired.listen_port
+        or (device.listen_port if device else None)
+        or (config.listen_port if config else None)
+        or free_port()
+    )
+    addresses = desired.addresses
+    if addresses is None:
+        if config is not None:
+            addresses = config.addresses
+        else:
+            addresses = tuple(sorted(actual.link.addresses)) if actual.link else ()
+    if desired.fwmark is not None:
+        fwmark = desired.fwmark
+    else:
+        fwmark = device.fwmark if device else config.fwmark if config else 0
+    mtu = desired.mtu or (config.mtu if config else None)
+    table = desired.table or (config.table if config else "auto")
+
+    peers = _peers(desired, device.peers if device else None, config.peers if config else {})
+    public_key = device.public_key if device and device.private_key == private_key else None
+    public_key = public_key or public_key_of(private_key)
+    if public_key in peers:
+        raise InvalidInput("peers", f"{public_key} is the interface's own public key; wg would skip it silently")
+    if table == "auto":
+        everything = default_routes(peers.values())
+        if everything:
+            raise Refused(
+                f"allowed_ips {everything[0]} with table auto would send the node's own traffic into the tunnel: "
+                "set table to off or to a number"
+            )
+
+    wanted = Config(
+        private_key=private_key,
+        listen_port=port,
+        addresses=addresses,
+        peers=peers,
+        mtu=mtu,
+        fwmark=fwmark,
+        table=table,
+        hooks=desired.hooks(config.hooks if config else Hooks()),
+        dns=config.dns if config else (),
+    )
+    return InterfaceState(
+        device=Device(private_key, public_key, port, fwmark, peers),
+        link=Link(True, mtu or (None if actual.link else default_mtu()), frozenset(addresses)),
+        routes=wanted_routes(table, addresses, peers.values()),
+        file=render(wanted),
+        config=wanted,
+        unit=unit if unit is None or desired.enabled is None else Unit(enabled=desired.enabled, active=True),
+    )
+
+
+def _peers(desired: Desired, live: Optional[Dict[str, Peer]], in_file: Dict[str, Peer]) -> Dict[str, Peer]:
+    """The peers that shall be. `live` are those of the running interface, None when it is down."""
+
+    def kept(key: str, peer: Peer) -> Peer:
+        # A live peer's endpoint is where it was last seen; only the one in the file was asked for.
+        return replace_endpoint(peer, in_file[key].endpoint if key in in_file else None)
+
+    present = in_file if live is None else live
+    if desired.peers is None:
+        return {key: kept(key, peer) for key, peer in present.items()}
+    if not desired.purge_peers:
+        others = {key: kept(key, peer) for key, peer in present.items() if key not in desired.peers}
+        peers = {**others, **desired.peers}
+        if others:
+            check_overlap(peers, "peers (together with those on the node, as purge_peers is false)")
+        return peers
+    known = present.keys() | in_file.keys()
+    gone = known - desired.peers.keys()
+    limit = desired.max_removals
+    if limit is None:
+        limit = DEFAULT_MAX_REMOVALS if desired.peers else 0
+    if len(gone) > limit:
+        raise Refused(
+            f"{len(gone)} of {len(known)} peers would be removed from {desired.name}, {limit} are allowed: "
+            f"if that is right, set max_removals to {len(gone)} or more"
+        )
+    return desired.peers
+
+
+def replace_endpoint(peer: Peer, endpoint: Optional[str]) -> Peer:
+    """`peer` with another endpoint; itself when it is the same."""
+    return peer if peer.endpoint == endpoint else peer._replace(endpoint=endpoint)
+
+
+def same_peer(wanted: Peer, actual: Peer) -> bool:
+    """Whether a live peer is as wanted. Its endpoint does not count: a device may roam."""
+    return wanted[:4] == actual[:4]
+
+
+def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
+    """Which peers are to be added, updated and removed on the running interface."""
+    live = actual.device.peers if actual.device else {}
+    asked = wanted.device.peers if wanted.device else {}
+    endpoints_then = actual.config.peers if actual.config else {}
+    endpoints_now = wanted.config.peers if wanted.config else {}
+    added, updated, put = [], [], []
+    for key, peer in asked.items():
+        there = live.get(key)
+        if there is None:
+            added.append(key)
+            put.append(peer)
+            continue
+        # An endpoint counts when another one is asked for than before. Where the device roams to does not count,
+        # and setting the one asked for again would throw it back.
+        then, now = endpoints_then.get(key), endpoints_now.get(key)
+        moved = then is not None and now is not None and now.endpoint is not None and then.endpoint != now.endpoint
+        if moved or not same_peer(peer, there):
+            updated.append(key)
+            put.append(peer if moved else replace_endpoint(peer, None))
+    removed = [key for key in live if key not in asked]
+    before = {key: live[key] for key in (*updated, *removed)}
+    return SetPeers(tuple(put), tuple(removed), tuple(added), tuple(updated), before)
+
+
+def route_changes(actual: InterfaceState, wanted: InterfaceState) -> SetRoutes:
+    """Which routes through the interface are to be added, and which are there for peers' sake and no longer wanted.
+    Routes that someone else set stay."""
+    table = actual.config.table if actual.config else "auto"
+    addresses = actual.link.addresses if actual.link else ()
+    ours = set(wanted_routes(table, addresses, actual.config.peers.values() if actual.config else ()))
+    if actual.device:
+        ours |= wanted_routes(table, addresses, actual.device.peers.values())
+    stale = (actual.routes & ours) - wanted.routes
+    return SetRoutes(tuple(sorted(wanted.routes - actual.routes)), tuple(sorted(stale)))
+
+
+def plan(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
+    """The steps from `actual` to `wanted`, in the order in which they are to be done.
+
+    The order is chosen so that a run killed between any two steps leaves something that the next run completes:
+    the file comes first (a full disk shows before anything is touched), routes go before the peers they lead to and
+    come after them.
+    """
+    if wanted.device is None:
+        return _down(actual, wanted)
+    steps: List[Step] = []
+    steps.extend(_file(actual, wanted))
+    if wanted.unit and actual.unit and wanted.unit.enabled != actual.unit.enabled:
+        steps.append(EnableUnit(wanted.unit.enabled))
+
+    if actual.device is None or actual.link is None:
+        if wanted.unit and wanted.unit.active:
+            if actual.unit and actual.unit.active:
+                steps.append(StopUnit())  # the interface went away under an active unit
+            steps.append(StartUnit())
+            return steps
+        hooks = wanted.config.hooks if wanted.config else Hooks()
+        steps.extend(_hooks("pre_up", hooks))
+        steps.append(CreateLink())
+        steps.extend(_live(InterfaceState(device=Device(None, None, 0, 0, {})), wanted))
+        steps.extend(_hooks("post_up", hooks))
+        return steps
+
+    steps.extend(_live(actual, wanted))
+    if wanted.unit and wanted.unit.active and actual.unit and not actual.unit.active:
+        steps.append(AdoptUnit())
+    return steps
+
+
+def _file(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
+    if wanted.file is None:
+        return [] if actual.file is None else [RemoveFile(actual.file)]
+    if actual.file == wanted.file and (actual.file_is_private or not wanted.file_is_private):
+        return []
+    return [WriteFile(wanted.file, actual.file)]
+
+
+def _hooks(name: str, hooks: Hooks) -> List[Step]:
+    commands: Tuple[str, ...] = getattr(hooks, name)
+    return [RunHooks(name, commands)] if commands else []
+
+
+def _live(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
+    """The steps on an interface that exists."""
+    steps: List[Step] = []
+    now, then, link = actual.device, wanted.device, wanted.link
+    if now is None or then is None or link is None:
+        raise AssertionError("an interface that exists and shall exist has a device and a link")
+    routes = route_changes(actual, wanted)
+    if routes.remove:
+        steps.append(SetRoutes(remove=routes.remove))
+    change = SetDevice(
+        None if now.private_key == then.private_key else then.private_key,
+        None if now.listen_port == then.listen_port else then.listen_port,
+        None if now.fwmark == then.fwmark else then.fwmark,
+    )
+    if change != SetDevice():
+        steps.append(change)
+    peers = peer_changes(actual, wanted)
+    if peers.put or peers.remove:
+        steps.append(peers)
+    have: FrozenSet[str] = actual.link.addresses if actual.link else frozenset()
+    add = tuple(sorted(link.addresses - have))
+    # The kernel gives some interfaces a link-local address of its own accord.
+    remove = tuple(sorted(text for text in have - link.addresses if not text.startswith("fe80:")))
+    if add or remove:
+        steps.append(SetAddresses(add, remove))
+    if link.mtu and (actual.link is None or actual.link.mtu != link.mtu):
+        steps.append(SetMtu(link.mtu))
+    if actual.link is None or not actual.link.up:
+        steps.append(LinkUp())
+    if routes.add:
+        steps.append(SetRoutes(add=routes.add))
+    return steps
+
+
+def _down(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
+    """The steps to no interface: first it may no longer start at boot, last goes the file, which wg-quick needs."""
+    steps: List[Step] = []
+    unit = actual.unit
+    if unit and wanted.unit and unit.enabled != wanted.unit.enabled:
+        steps.append(EnableUnit(wanted.unit.enabled))
+    if unit and unit.active and not (wanted.unit and wanted.unit.active):
+        steps.append(StopUnit())
+    if actual.link is not None:
+        by_unit = bool(unit and unit.active)
+        hooks = actual.config.hooks if actual.config and not by_unit else Hooks()
+        steps.extend(_hooks("pre_down", hooks))
+        steps.append(DeleteLink())
+        steps.extend(_hooks("post_down", hooks))
+    steps.extend(_file(actual, wanted))
+    return steps

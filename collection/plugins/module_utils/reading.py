@@ -1,0 +1,188 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading what a node runs: a few commands for any number of interfaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import is_private, read_text
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import BrokenFile, parse
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump, parse_dump
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Config,
+    Device,
+    InterfaceState,
+    Link,
+    Route,
+    Unit,
+)
+
+# Up to so many interfaces are read one by one; above, one command reads all that there are.
+ONE_BY_ONE = 3
+_UNREADABLE = re.compile(r"^Unable to access interface (\S+?):? ?(.*)$", re.MULTILINE)
+
+
+@dataclass
+class Node:
+    """One reading of a node."""
+
+    links: Dict[str, Link] = field(default_factory=dict)
+    kinds: Dict[str, str] = field(default_factory=dict)  # "wireguard", "tun", "dummy", …; "" for hardware
+    devices: Dict[str, Device] = field(default_factory=dict)
+    unreadable: Dict[str, str] = field(default_factory=dict)  # interface -> why wg could not read it
+    routes: Dict[str, FrozenSet[Route]] = field(default_factory=dict)
+    default_device: Optional[str] = None  # where the node's own default route goes
+
+    def default_mtu(self) -> int:
+        """What wg-quick would choose: the MTU of the way out less 80 bytes for WireGuard's own headers."""
+        way_out = self.links.get(self.default_device or "")
+        return (way_out.mtu if way_out and way_out.mtu else 1500) - 80
+
+
+def read_node(interfaces: Optional[List[str]] = None) -> Node:
+    """Read links, devices and routes of `interfaces`, or of all. Raises WireGuardError when a reading fails."""
+    node = Node()
+    for entry in _json(["ip", "-json", "-details", "address", "show"]):
+        name = entry.get("ifname")
+        if not name:
+            continue
+        node.kinds[name] = entry.get("linkinfo", {}).get("info_kind", "")
+        node.links[name] = Link(
+            up="UP" in entry.get("flags", ()),
+            mtu=entry.get("mtu"),
+            addresses=frozenset(
+                check_interface_address(f"{address['local']}/{address['prefixlen']}", name)
+                for address in entry.get("addr_info", ())
+                if "local" in address
+            ),
+        )
+    _read_devices(node, interfaces)
+    _read_routes(node)
+    return node
+
+
+def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
+    if interfaces is not None and len(interfaces) <= ONE_BY_ONE:
+        for name in interfaces:
+            if node.kinds.get(name) not in ("wireguard", "tun"):
+                continue
+            result = run(["wg", "show", name, "dump"], check=False)
+            if result.returncode == 0:
+                node.devices.update(parse_dump(result.stdout, name))
+            elif node.kinds[name] == "wireguard" or os.path.exists(f"/run/wireguard/{name}.sock"):
+                node.unreadable[name] = result.stderr.strip()
+        return
+    result = run(["wg", "show", "all", "dump"], check=False)
+    if result.returncode != 0 and not _UNREADABLE.search(result.stderr):
+        raise IncompleteDump(f"wg show all dump failed: {result.stderr.strip()}")
+    node.devices.update(parse_dump(result.stdout))
+    for name, why in _UNREADABLE.findall(result.stderr):
+        node.unreadable[name] = why
+    for name, kind in node.kinds.items():
+        if kind == "wireguard" and name not in node.devices:
+            node.unreadable.setdefault(name, "wg show all dump does not name it")
+
+
+def _read_routes(node: Node) -> None:
+    routes: Dict[str, set[Route]] = {}
+    for family in ("-4", "-6"):
+        for entry in _json(["ip", family, "-json", "route", "show", "table", "all", "type", "unicast"]):
+            device, destination = entry.get("dev"), entry.get("dst", "")
+            if not device:
+                continue
+            if destination == "default":
+                if entry.get("table", "main") == "main" and node.default_device is None:
+                    node.default_device = device
+                destination = "0.0.0.0/0" if family == "-4" else "::/0"
+            if entry.get("protocol") == "kernel":
+                continue
+            if "/" not in destination:
+                destination += "/32" if family == "-4" else "/128"
+            routes.setdefault(device, set()).add(Route(destination, str(entry.get("table", "main"))))
+    node.routes = {device: frozenset(found) for device, found in routes.items()}
+
+
+def _json(argv: List[str]) -> List[Dict[str, Any]]:
+    try:
+        found = json.loads(run(argv).stdout or "[]")
+    except ValueError:
+        raise WireGuardError(f"{' '.join(argv)} did not answer in JSON") from None
+    return [entry for entry in found if entry]
+
+
+def interface_state(node: Node, name: str, config_path: str, unit: Optional[Unit]) -> InterfaceState:
+    """All that there is of one interface. Raises Refused when the name belongs to something else, WireGuardError
+    when something about it could not be read: then nothing may be concluded, least of all that it is not there."""
+    if name in node.unreadable:
+        raise WireGuardError(f"{name} is there but cannot be read: {node.unreadable[name] or 'no answer'}")
+    if name in node.links and name not in node.devices:
+        kind = node.kinds.get(name) or "hardware"
+        raise Refused(f"{name} exists on this node and is not a WireGuard interface (it is of kind {kind})")
+    text = read_text(config_path)
+    config: Optional[Config] = None
+    if text is not None:
+        try:
+            config = parse(text)
+        except BrokenFile:
+            config = None
+    return InterfaceState(
+        device=node.devices.get(name),
+        link=node.links.get(name),
+        routes=node.routes.get(name, frozenset()),
+        file=text,
+        file_is_private=is_private(config_path),
+        config=config,
+        unit=unit,
+    )
+
+
+def listen_ports() -> Dict[str, int]:
+    """The listen port of each WireGuard interface on the node."""
+    ports: Dict[str, int] = {}
+    for line in run(["wg", "show", "all", "listen-port"], check=False).stdout.splitlines():
+        name, _tab, port = line.partition("\t")
+        if port.isdigit():
+            ports[name] = int(port)
+    return ports
+
+
+def port_is_free(port: int) -> bool:
+    """Whether no program on the node receives on UDP `port`."""
+    families = [(socket.AF_INET, "0.0.0.0")]
+    if os.path.exists("/proc/net/if_inet6"):
+        families.append((socket.AF_INET6, "::"))
+    for family, address in families:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
+
+
+def free_port(taken: Iterable[int] = ()) -> int:
+    """A UDP port that is free on the node and not among `taken`."""
+    avoid = set(taken)
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("0.0.0.0", 0))
+            port: int = probe.getsockname()[1]
+        if port not in avoid and port_is_free(port):
+            return port
+
+
+def have_tools() -> bool:
+    """Whether the node has what every step needs."""
+    return bool(find("wg") and find("ip"))
