@@ -45,6 +45,16 @@ fi
 if [ -e /etc/ssh/ssh_host_ed25519_key ]; then
     sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow  # sshd without PAM refuses a locked account (`!`) its key
     "$(command -v sshd)" -E /var/log/sshd.log
+    # It goes into the background first and listens then; its pid file comes last.
+    tries=500
+    until [ -s /run/sshd.pid ]; do
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ]; then
+            cat /var/log/sshd.log
+            exit 1
+        fi
+        sleep 0.02
+    done
 fi
 
 echo ready

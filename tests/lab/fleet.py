@@ -41,6 +41,8 @@ from tests.lab.node import Node
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_NAME = "lab"
 
+_LABS = ROOT / "var" / "lab"
+
 #: The veth's name is this with a prefix of three characters, and the kernel allows fifteen.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST_NAME = 12
@@ -76,7 +78,7 @@ class Lab:
             if not 0 <= number <= MOST_HOSTS_OF_A_KIND:
                 raise LabError(f"{number} {kind}: a lab has 0 to {MOST_HOSTS_OF_A_KIND}")
         self.name = name
-        self.state_dir = ROOT / "var" / "lab" / name if state_dir is None else state_dir.absolute()
+        self.state_dir = _LABS / name if state_dir is None else state_dir.absolute()
         self._counts = (nodes, devices)
 
     @classmethod
@@ -144,7 +146,7 @@ class Lab:
                 f"the lab needs {', '.join(missing)}; on Debian: "
                 "apt-get install iproute2 iputils-ping mount openssh-client openssh-server util-linux"
             )
-        with exclusive(self.name):
+        with exclusive(f"lab-{self.name}"):
             state = self._state()
             if state is not None and state.complete and keeper_of(self.name) is not None:
                 self._refuse_other_size(state)
@@ -162,7 +164,7 @@ class Lab:
     def down(self) -> None:
         """Remove the lab, built in full or not, and all that is left of it. None there is no error."""
         _require_root()
-        with exclusive(self.name):
+        with exclusive(f"lab-{self.name}"):
             self._tear_down()
 
     def is_up(self) -> bool:
@@ -232,7 +234,7 @@ class Lab:
         )
 
     def _make_keys(self) -> None:
-        (self.state_dir / "host_keys").mkdir(mode=0o700)
+        self._host_keys.mkdir(mode=0o700)
         sshd.make_keys([self.ssh_key, *(self._host_key(node) for node in self.nodes)])
         self.known_hosts.write_text(
             sshd.known_hosts(
@@ -252,10 +254,7 @@ class Lab:
             _end_ssh_clients(Addresses(state.block))
         remove_link(self._link)
         remove_namespaces(namespaces)
-        shutil.rmtree(self.state_dir, ignore_errors=True)
-        if self.state_dir.parent == ROOT / "var" / "lab":
-            with contextlib.suppress(OSError):  # other labs' state is in it
-                self.state_dir.parent.rmdir()
+        self._remove_state()
 
     # -- state
 
@@ -263,12 +262,32 @@ class Lab:
     def _link(self) -> str:
         return f"vl-{self.name}"
 
+    @property
+    def _state_file(self) -> Path:
+        return self.state_dir / "lab.json"
+
+    @property
+    def _host_keys(self) -> Path:
+        return self.state_dir / "host_keys"
+
     def _host_key(self, node: Node) -> Path:
-        return self.state_dir / "host_keys" / node.name
+        return self._host_keys / node.name
+
+    def _remove_state(self) -> None:
+        """Remove what a lab writes, and no more: the directory may be one that somebody chose."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._host_keys)
+        public_key = self.ssh_key.with_name(f"{self.ssh_key.name}.pub")
+        for path in (self.ssh_key, public_key, self.known_hosts, self.inventory, self._state_file):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it never was, or there is more in it
+            self.state_dir.rmdir()
+            if self.state_dir.parent == _LABS:
+                _LABS.rmdir()
 
     def _state(self) -> _State | None:
         try:
-            return _State(**json.loads((self.state_dir / "lab.json").read_text(encoding="utf-8")))
+            return _State(**json.loads(self._state_file.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):  # none, or cut short by a crash
             return None
 
@@ -279,7 +298,7 @@ class Lab:
             "devices": state.devices,
             "complete": state.complete,
         }
-        (self.state_dir / "lab.json").write_text(json.dumps(said) + "\n", encoding="utf-8")
+        self._state_file.write_text(json.dumps(said) + "\n", encoding="utf-8")
 
     def _running_state(self) -> _State:
         state = self._state()

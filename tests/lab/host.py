@@ -172,8 +172,8 @@ def prepare_disk(host: Host, keeper: int) -> Path:
 def start_keeper(lab: str) -> int:
     """Start the process that holds the lab's disks; its pid as this machine numbers it."""
     space = ["unshare", "--mount", "--pid", "--fork", "--propagation", "slave"]
-    command = ["nsenter", f"--net={path_of(_net(lab))}", "setsid", "--fork", *space, "sh", str(KEEPER)]
-    _wait_until_ready({f"the keeper of lab {lab}": _start(command)})
+    command = ["nsenter", f"--net={path_of(_net(lab))}", "setsid", "--fork", *space, "sh", str(KEEPER), lab]
+    _start({f"the keeper of lab {lab}": command})
     keeper = keeper_of(lab)
     if keeper is None:
         raise LabError(f"the keeper of lab {lab} has ended")
@@ -204,7 +204,7 @@ def boot(hosts: Sequence[Host]) -> None:
     ]
     ip_batch(commands)
     ip_batch([f"link set {host.name} master br0 up" for host in hosts], net)
-    _wait_until_ready({host.name: _start(_boot_command(host, keeper)) for host in hosts})
+    _start({host.name: _boot_command(host, keeper) for host in hosts})
 
 
 def _boot_command(host: Host, keeper: int) -> list[str]:
@@ -216,34 +216,50 @@ def _boot_command(host: Host, keeper: int) -> list[str]:
     return [*enter, "setsid", "--fork", *space, "sh", str(BOOT), host.lab, host.name, *addresses]
 
 
-def _start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
+def _start(commands: dict[str, list[str]]) -> None:
+    """Start commands side by side and read from each until its line `ready`; by name, for messages.
 
-
-def _wait_until_ready(starting: dict[str, subprocess.Popen[str]]) -> None:
-    """Read what each says until its line `ready`; one that ends without it has failed, with what it said."""
+    Raises LabError when one ends without that line, with what it said instead.
+    """
+    starting: dict[str, subprocess.Popen[str]] = {}
     failures = []
-    for name, process in starting.items():
-        assert process.stdout is not None
-        said = []
-        with process.stdout:
-            for line in process.stdout:
-                if line == "ready\n":
-                    break
-                said.append(line.strip())
-            else:
-                failures.append(f"{name} did not start: {'; '.join(said) or 'it said nothing'}")
-        process.wait()
+    try:
+        for name, command in commands.items():
+            starting[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=ENVIRONMENT,
+                start_new_session=True,
+            )
+        for name, process in starting.items():
+            said = _until_ready(process)
+            if said is not None:
+                failures.append(f"{name} did not start: {said}")
+            process.wait()
+    except BaseException:
+        # Interrupted: what has not entered its namespaces yet would not be found there.
+        for process in starting.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        raise
     if failures:
         raise LabError("\n".join(failures))
+
+
+def _until_ready(process: subprocess.Popen[str]) -> str | None:
+    """None when the line came, else all that was said."""
+    assert process.stdout is not None
+    said = []
+    with process.stdout as lines:
+        for line in lines:
+            if line == "ready\n":
+                return None
+            said.append(line.strip())
+    return "; ".join(said) or "it said nothing"
 
 
 def _disks(keeper: int) -> Path:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # PID 1 of a lab. Its mount namespace holds the disks of all hosts, so that a host can lose its power and keep
 # its disk; its PID namespace encloses those of all hosts, so that the end of this process ends them all.
+# usage: keeper.sh LAB (for the reader of ps)
 set -eu
 
 mount -t tmpfs -o mode=700 vpnfleet-lab /mnt

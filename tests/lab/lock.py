@@ -12,7 +12,7 @@ from pathlib import Path
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
     """Hold the lock of this name; wait for whoever holds it. The end of the process releases it too."""
-    path = Path("/run") / f"vpnfleet-lab-{name}.lock"
+    path = Path("/run") / f"vpnfleet-{name}.lock"
     descriptor = _acquire(path)
     try:
         yield

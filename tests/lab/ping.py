@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tests.lab.errors import LabError
+from tests.lab.host import ENVIRONMENT
 
 _REPLY = re.compile(r"\[(\d+\.\d+)\] \d+ bytes from .*\bicmp_seq=(\d+) ")
 #: "no answer yet for icmp_seq=7" (ping -O), "From 10.0.0.1 icmp_seq=7 Destination Host Unreachable"
@@ -74,7 +75,8 @@ def ping(enter: Sequence[str], target: str, count: int, interval: float, timeout
     """Send `count` packets, one each `interval` seconds; wait `timeout` seconds for the last answer."""
     command = [*enter, *ping_command(target, interval), "-c", str(count), "-W", f"{timeout:g}"]
     started = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30 + count * interval + timeout)
+    patience = 30 + count * interval + timeout
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=patience)
     ended = time.time()
     _refuse_failure(done.returncode, done.stderr)
     return parse(done.stdout.splitlines(), started, ended, count)
@@ -101,6 +103,7 @@ class RunningPing:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=ENVIRONMENT,
             start_new_session=True,  # a ^C at the terminal is not for it
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

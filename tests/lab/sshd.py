@@ -29,21 +29,25 @@ PidFile /run/sshd.pid
 
 def make_keys(keys: Sequence[Path]) -> None:
     """Make one ed25519 key pair at each path (and path.pub), side by side. Raises LabError."""
-    running = [
-        subprocess.Popen(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", key.name, "-f", str(key)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for key in keys
-    ]
+    running: list[subprocess.Popen[str]] = []
     failures = []
-    for process in running:
-        _, said = process.communicate()
-        if process.returncode != 0:
-            failures.append(said.strip())
+    try:
+        for key in keys:
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", key.name, "-f", str(key)]
+            nothing = subprocess.DEVNULL
+            running.append(
+                subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=subprocess.PIPE, text=True)
+            )
+        for process in running:
+            _, said = process.communicate()
+            if process.returncode != 0:
+                failures.append(said.strip())
+    except BaseException:
+        # Interrupted: none may write its key after the lab's files are gone.
+        for process in running:
+            process.kill()
+            process.communicate()
+        raise
     if failures:
         raise LabError(f"ssh-keygen failed: {failures[0]}")
 
