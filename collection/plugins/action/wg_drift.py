@@ -24,5 +24,7 @@ class ActionModule(PackedAction):  # type: ignore[misc]
         return [
             {"interface": entry.get("name"), "peers": entry["peers"], "listen_port": entry.get("listen_port")}
             for entry in data
-            if isinstance(entry, dict) and entry.get("peers") is not None and entry.get("state", "present") == "present"
+            if isinstance(entry, dict)
+            and entry.get("peers") is not None
+            and entry.get("state", "present") == "present"
         ]

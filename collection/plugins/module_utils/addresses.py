@@ -63,7 +63,9 @@ def network(text: str) -> tuple[int, int, int]:
 def covered(inner: tuple[int, int, int], outer: tuple[int, int, int]) -> bool:
     """Whether `inner` lies within `outer`."""
     bits, number, length = outer
-    return inner[0] == bits and inner[2] >= length and inner[1] >> (bits - length) == number >> (bits - length)
+    return (
+        inner[0] == bits and inner[2] >= length and inner[1] >> (bits - length) == number >> (bits - length)
+    )
 
 
 def first_overlap(owned: list[tuple[str, str]]) -> tuple[tuple[str, str], tuple[str, str]] | None:

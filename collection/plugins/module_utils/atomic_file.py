@@ -32,7 +32,9 @@ def is_private(path: str) -> bool:
     except FileNotFoundError:
         return True
     return (
-        stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == MODE and status.st_uid == os.geteuid()
+        stat.S_ISREG(status.st_mode)
+        and stat.S_IMODE(status.st_mode) == MODE
+        and status.st_uid == os.geteuid()
     )
 
 
@@ -58,7 +60,9 @@ def write(path: str, text: str) -> None:
             os.unlink(temporary)
         except FileNotFoundError:
             pass
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE
+        )
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(descriptor, MODE)

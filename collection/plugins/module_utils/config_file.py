@@ -69,7 +69,9 @@ def _route_lines(config: Config) -> List[str]:
         if networks:
             table = "" if config.table == "auto" else f" table {config.table}"
             # printf repeats its format for each network, and both printf and the shell take a line of any length.
-            lines.append(f"PostUp = printf 'route replace %s dev %i{table}\\n' {' '.join(networks)} | ip {flag} -batch -")
+            lines.append(
+                f"PostUp = printf 'route replace %s dev %i{table}\\n' {' '.join(networks)} | ip {flag} -batch -"
+            )
     lines.append(_ROUTES_END)
     return lines
 
@@ -192,7 +194,9 @@ def _config(
         private_key, port, mtu, fwmark = last("privatekey"), last("listenport"), last("mtu"), last("fwmark")
         addresses: List[str] = []
         for value in interface.get("address", []):
-            addresses.extend(check_interface_address(part, "Address") for part in value.split(",") if part.strip())
+            addresses.extend(
+                check_interface_address(part, "Address") for part in value.split(",") if part.strip()
+            )
         if table is None:
             table = check.check_table(last("table") or "auto", "Table")
         head = dict(

@@ -66,7 +66,9 @@ def new_private_key() -> str:
 Edit = Callable[[Desired, InterfaceState], Desired]
 
 
-def converge(instances: Sequence[Desired], check_mode: bool = False, edit: Optional[Edit] = None) -> List[Outcome]:
+def converge(
+    instances: Sequence[Desired], check_mode: bool = False, edit: Optional[Edit] = None
+) -> List[Outcome]:
     """Bring each instance to what is asked for; in check mode, only say how.
 
     `edit`, if given, completes each instance once its present state is known, under the interface's lock.
@@ -178,7 +180,9 @@ def _carry_out(outcome: Outcome) -> None:
         _apply(desired, outcome.steps, wanted)
         left = plan(read_one(desired), wanted)
         if left:
-            raise ApplyFailed(f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}")
+            raise ApplyFailed(
+                f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}"
+            )
     except (WireGuardError, OSError) as error:
         raise ApplyFailed(f"{error} ({_undo(desired, outcome.before)})") from None
 
@@ -198,5 +202,3 @@ def _undo(desired: Desired, before: InterfaceState) -> str:
     if left:
         return f"undone, but for: {', '.join(summary(left))}"
     return f"undone: {desired.name} is as it was before"
-
-

@@ -84,15 +84,24 @@ class Desired:
     def hooks(self, current: Hooks) -> Hooks:
         """The hooks that shall be: those asked for, else the current ones."""
         return Hooks(
-            *(getattr(current, name) if getattr(self, name) is None else getattr(self, name) for name in HOOKS)
+            *(
+                getattr(current, name) if getattr(self, name) is None else getattr(self, name)
+                for name in HOOKS
+            )
         )
 
 
 def check_name(text: object, field: str) -> str:
     """Return an interface name that the kernel, wg-quick and a file name all bear, else raise InvalidInput."""
-    if not isinstance(text, str) or _NAME.fullmatch(text) is None or text.startswith((".", "-")) or text in ("all", "lo"):
+    if (
+        not isinstance(text, str)
+        or _NAME.fullmatch(text) is None
+        or text.startswith((".", "-"))
+        or text in ("all", "lo")
+    ):
         raise InvalidInput(
-            field, f"{shown(text)} is no interface name: 1 to 15 characters of a-z A-Z 0-9 _ = + . -, not beginning with . or -"
+            field,
+            f"{shown(text)} is no interface name: 1 to 15 characters of a-z A-Z 0-9 _ = + . -, not beginning with . or -",
         )
     return text
 
@@ -140,7 +149,7 @@ def check_endpoint(value: object, field: str) -> Optional[str]:
     integer(port, field, 1, 65535)
     if host.startswith("[") and host.endswith("]"):
         address = check_interface_address(host[1:-1], field)
-        if "." in host and ":" not in host or not address.endswith("/128"):
+        if ("." in host and ":" not in host) or not address.endswith("/128"):
             raise InvalidInput(field, f"{shown(value)} is not host:port")
         return f"[{address[:-4]}]:{int(port)}"
     if _HOSTNAME.fullmatch(host) is None:
@@ -219,7 +228,9 @@ def _hook_lines(value: object, field: str) -> Tuple[str, ...]:
     lines = [value] if isinstance(value, str) else _list(value, field)
     for index, line in enumerate(lines):
         if not isinstance(line, str) or _HOOK.fullmatch(line.strip()) is None:
-            raise InvalidInput(f"{field}[{index}]", "is not one line of text without control characters and without #")
+            raise InvalidInput(
+                f"{field}[{index}]", "is not one line of text without control characters and without #"
+            )
     return tuple(line.strip() for line in lines)
 
 
@@ -255,8 +266,12 @@ def check_instance(fields: object, field: str) -> Desired:
     return Desired(
         name=name,
         state=state,
-        private_key=check_private_key(fields["private_key"], f"{prefix}private_key") if given("private_key") else None,
-        listen_port=integer(fields["listen_port"], f"{prefix}listen_port", 1, 65535) if given("listen_port") else None,
+        private_key=check_private_key(fields["private_key"], f"{prefix}private_key")
+        if given("private_key")
+        else None,
+        listen_port=integer(fields["listen_port"], f"{prefix}listen_port", 1, 65535)
+        if given("listen_port")
+        else None,
         addresses=addresses,
         mtu=integer(fields["mtu"], f"{prefix}mtu", 576, 65535) if given("mtu") else None,
         fwmark=integer(fields["fwmark"], f"{prefix}fwmark", 0, 4294967295) if given("fwmark") else None,
@@ -264,7 +279,9 @@ def check_instance(fields: object, field: str) -> Desired:
         peers=peers,
         purge_peers=boolean(fields["purge_peers"], f"{prefix}purge_peers") if given("purge_peers") else True,
         max_removals=(
-            integer(fields["max_removals"], f"{prefix}max_removals", 0, 2**31) if given("max_removals") else None
+            integer(fields["max_removals"], f"{prefix}max_removals", 0, 2**31)
+            if given("max_removals")
+            else None
         ),
         enabled=boolean(fields["enabled"], f"{prefix}enabled") if given("enabled") else True,
         config_dir=os.path.normpath(config_dir),

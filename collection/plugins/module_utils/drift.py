@@ -9,7 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import first_overlap
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Outcome, converge, read_states
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import (
+    Outcome,
+    converge,
+    read_states,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
     DEFAULT_CONFIG_DIR,
     PEER_LABELS,
@@ -134,7 +138,9 @@ def file_difference(actual: InterfaceState) -> str:
     only_file = len(config.peers.keys() - device.peers.keys())
     only_running = len(device.peers.keys() - config.peers.keys())
     different = sum(
-        1 for key, peer in config.peers.items() if key in device.peers and not same_peer(peer, device.peers[key])
+        1
+        for key, peer in config.peers.items()
+        if key in device.peers and not same_peer(peer, device.peers[key])
     )
     if only_file:
         parts.append(f"{count(only_file, 'peer')} only in the file")
@@ -183,7 +189,9 @@ def check_expected(params: Mapping[str, Any]) -> List[Expected]:
         }
         port = fields.get("listen_port")
         found.append(
-            Expected(name, peers, labels, None if port is None else integer(port, f"{at}listen_port", 1, 65535))
+            Expected(
+                name, peers, labels, None if port is None else integer(port, f"{at}listen_port", 1, 65535)
+            )
         )
     return found
 
@@ -211,7 +219,9 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
         "total_issues": sum(numbers.values()),
     }
     secrets = secrets_of(states.values())
-    secrets.update(peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key)
+    secrets.update(
+        peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key
+    )
     if any(params.get(switch) for switch in SWITCHES):
         repair, outcomes = reconcile(params, expected, wanted, check_mode)
         answer["changed"] = any(outcome.steps and not outcome.error for outcome in outcomes)
@@ -244,7 +254,9 @@ def reconcile(
     outcomes = converge(wanted, check_mode, edit)
     for outcome in outcomes:
         if outcome.error:
-            repair.errors.append({"peer": "", "interface": outcome.desired.name, "action": "reconcile", "error": outcome.error})
+            repair.errors.append(
+                {"peer": "", "interface": outcome.desired.name, "action": "reconcile", "error": outcome.error}
+            )
             continue
         changes = peer_changes(outcome.before, outcome.wanted)
         repair.added += changes.added
@@ -267,7 +279,7 @@ def _edit(
     put: Set[str] = set()
     for key, peer in expected.peers.items():
         there = actual.device.peers.get(key)
-        if there is None and params.get("reconcile_missing") or (
+        if (there is None and params.get("reconcile_missing")) or (
             there is not None and not same_peer(peer, there) and params.get("reconcile_mismatched")
         ):
             peers[key] = peer

@@ -72,5 +72,7 @@ def parse_traffic(text: str) -> Dict[str, Dict[str, Traffic]]:
     for line in text.splitlines():
         fields = line.split("\t")
         if len(fields) == 9:
-            traffic.setdefault(fields[0], {})[fields[1]] = Traffic(int(fields[5]), int(fields[6]), int(fields[7]))
+            traffic.setdefault(fields[0], {})[fields[1]] = Traffic(
+                int(fields[5]), int(fields[6]), int(fields[7])
+            )
     return traffic

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run as run_command
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run as run_command
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import read_units
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
     DEFAULT_CONFIG_DIR,
@@ -32,7 +33,9 @@ def run(params: Dict[str, Any]) -> Dict[str, Any]:
     config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
     wanted = [Desired(name=name, config_dir=config_dir) for name in names]
     units = read_units(wanted)
-    traffic = parse_traffic(run_command(["wg", "show", "all", "dump"]).stdout) if params.get("peers", True) else {}
+    traffic = (
+        parse_traffic(run_command(["wg", "show", "all", "dump"]).stdout) if params.get("peers", True) else {}
+    )
     left = MAX_ENTRIES
     interfaces: List[Dict[str, Any]] = []
     for desired in wanted:
@@ -62,9 +65,13 @@ def _interface(desired: Desired, state: InterfaceState) -> Dict[str, Any]:
         "up": bool(link and link.up),
         "mtu": link.mtu if link else None,
         "addresses": sorted(link.addresses) if link else [],
-        "routes": [{"network": route.network, "table": route.table} for route in sorted(state.routes)][:MAX_ENTRIES],
+        "routes": [{"network": route.network, "table": route.table} for route in sorted(state.routes)][
+            :MAX_ENTRIES
+        ],
         "config_file": desired.config_path if state.file is not None else None,
-        "file_difference": "broken" if state.file is not None and state.config is None else file_difference(state),
+        "file_difference": "broken"
+        if state.file is not None and state.config is None
+        else file_difference(state),
         "enabled": unit.enabled if unit else None,
         "active": unit.active if unit else None,
         "peer_count": len(device.peers) if device else 0,
@@ -86,7 +93,9 @@ def _peers(state: InterfaceState, traffic: Dict[str, Traffic], most: int) -> Lis
                 "persistent_keepalive": peer.persistent_keepalive,
                 "has_preshared_key": peer.preshared_key is not None,
                 "latest_handshake": seen.latest_handshake,
-                "seconds_since_handshake": max(0, now - seen.latest_handshake) if seen.latest_handshake else None,
+                "seconds_since_handshake": max(0, now - seen.latest_handshake)
+                if seen.latest_handshake
+                else None,
                 "received": seen.received,
                 "sent": seen.sent,
             }

@@ -33,7 +33,9 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     wanted, rejected = _wanted(params)
     outcomes = converge(wanted, check_mode)
     results = [instance_result(outcome) for outcome in outcomes] + rejected
-    secrets: Set[str] = secrets_of([state for outcome in outcomes for state in (outcome.before, outcome.wanted)])
+    secrets: Set[str] = secrets_of(
+        [state for outcome in outcomes for state in (outcome.before, outcome.wanted)]
+    )
     secrets.update(desired.private_key for desired in wanted if desired.private_key)
     bound(results, PEER_LISTS)
     answer: Dict[str, Any] = {
@@ -64,7 +66,11 @@ def _wanted(params: Dict[str, Any]) -> Tuple[List[Desired], List[Dict[str, Any]]
         if params.get("name") is None:
             raise InvalidInput("", "one of name, instances and src is needed")
         return [check_instance({key: params.get(key) for key in INSTANCE_FIELDS}, "")], []
-    single = [key for key in ("name", "private_key", "listen_port", "addresses", "peers") if params.get(key) is not None]
+    single = [
+        key
+        for key in ("name", "private_key", "listen_port", "addresses", "peers")
+        if params.get(key) is not None
+    ]
     if single:
         raise InvalidInput(single[0], "goes with a single instance, not beside instances or src")
     if not isinstance(batch, list):

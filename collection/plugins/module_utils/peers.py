@@ -13,10 +13,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import 
     PEER_FIELDS,
     PEER_LABELS,
     Desired,
+    check_instance,
     check_name,
     check_overlap,
     check_peer,
-    check_instance,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import check_public_key

@@ -194,7 +194,9 @@ def target(
     public_key = device.public_key if device and device.private_key == private_key else None
     public_key = public_key or public_key_of(private_key)
     if public_key in peers:
-        raise InvalidInput("peers", f"{public_key} is the interface's own public key; wg would skip it silently")
+        raise InvalidInput(
+            "peers", f"{public_key} is the interface's own public key; wg would skip it silently"
+        )
     if table == "auto":
         everything = default_routes(peers.values())
         if everything:
@@ -279,7 +281,12 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
         # An endpoint counts when another one is asked for than before. Where the device roams to does not count,
         # and setting the one asked for again would throw it back.
         then, now = endpoints_then.get(key), endpoints_now.get(key)
-        moved = then is not None and now is not None and now.endpoint is not None and then.endpoint != now.endpoint
+        moved = (
+            then is not None
+            and now is not None
+            and now.endpoint is not None
+            and then.endpoint != now.endpoint
+        )
         if moved or not same_peer(peer, there):
             updated.append(key)
             put.append(peer if moved else replace_endpoint(peer, None))

@@ -30,7 +30,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     peer_changes,
     route_changes,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Link, Peer, Route, Unit
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    InterfaceState,
+    Link,
+    Peer,
+    Route,
+    Unit,
+)
 
 # So many peers of one interface are spelt out in a diff; more are counted.
 DIFF_PEERS = 200
@@ -67,7 +73,11 @@ def _words(step: Step) -> str:
     if isinstance(step, DeleteLink):
         return "delete the interface"
     if isinstance(step, SetDevice):
-        named = (("private key", step.private_key), ("listen port", step.listen_port), ("fwmark", step.fwmark))
+        named = (
+            ("private key", step.private_key),
+            ("listen port", step.listen_port),
+            ("fwmark", step.fwmark),
+        )
         return "set " + ", ".join(word for word, value in named if value is not None)
     if isinstance(step, SetPeers):
         parts = (("add", step.added), ("update", step.updated), ("remove", step.remove))
@@ -208,7 +218,11 @@ def _route_lines(before: InterfaceState, wanted: InterfaceState) -> Lines:
 
 def _unit_lines(before: InterfaceState, wanted: InterfaceState) -> Lines:
     def lines(unit: Optional[Unit]) -> List[str]:
-        return [f"enabled at boot: {str(unit.enabled).lower()}", f"unit active: {str(unit.active).lower()}"] if unit else []
+        return (
+            [f"enabled at boot: {str(unit.enabled).lower()}", f"unit active: {str(unit.active).lower()}"]
+            if unit
+            else []
+        )
 
     was, will = lines(before.unit), lines(wanted.unit)
     return [line for line in was if line not in will], [line for line in will if line not in was]

@@ -36,7 +36,7 @@ def read_units(interfaces: List[str], config_dir: str = DEFAULT_CONFIG_DIR) -> D
     """The state of each interface's unit by one command. None where units have no part: no systemd, or a folder
     that wg-quick@ does not look into."""
     if not interfaces or config_dir != DEFAULT_CONFIG_DIR or not runs():
-        return {name: None for name in interfaces}
+        return dict.fromkeys(interfaces)
     names = [unit_name(name) for name in interfaces]
     output = run(["systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *names]).stdout
     found: Dict[str, Unit] = {}
@@ -59,7 +59,10 @@ def start(interface: str) -> None:
     try:
         run(["systemctl", "start", unit_name(interface)])
     except CommandFailed as error:
-        log = run(["journalctl", "--unit", unit_name(interface), "--lines=5", "--no-pager", "--output=cat"], check=False)
+        log = run(
+            ["journalctl", "--unit", unit_name(interface), "--lines=5", "--no-pager", "--output=cat"],
+            check=False,
+        )
         raise CommandFailed(f"systemctl start {unit_name(interface)}", error.returncode, log.stdout) from None
 
 

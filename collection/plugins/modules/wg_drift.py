@@ -160,6 +160,7 @@ reconciled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import drift_spec
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError

@@ -135,6 +135,7 @@ userspace:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import info
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import info_spec
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError

@@ -270,6 +270,7 @@ instances:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import instances
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import instance_spec
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError

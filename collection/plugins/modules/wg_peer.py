@@ -138,6 +138,7 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import peers
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import peer_spec
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import LISTS, pack
 
 
@@ -30,7 +31,9 @@ class PackedAction(ActionBase):  # type: ignore[misc]
         arguments = dict(self._task.args)
         if self.src_fills and arguments.get("src") is not None:
             if arguments.get(self.src_fills) is not None:
-                raise AnsibleActionFail(f"src and {self.src_fills} are two ways to say the same: set one of them")
+                raise AnsibleActionFail(
+                    f"src and {self.src_fills} are two ways to say the same: set one of them"
+                )
             arguments[self.src_fills] = self.from_src(str(arguments.pop("src")))
         lists = {name: arguments.pop(name) for name in LISTS if isinstance(arguments.get(name), list)}
         if lists:
