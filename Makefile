@@ -33,6 +33,10 @@ system: ## Install the system packages that are missing (Debian, as root), or li
 system-systemd: ## The same for the tests on nodes with a real systemd
 	@scripts/system-packages base systemd
 
+.PHONY: system-lint
+system-lint: ## The same for the linters
+	@scripts/system-packages lint
+
 .PHONY: venv
 venv: ## Make the virtual environment (VENV, PYTHON), quick when nothing changed
 	@scripts/venv $(VENV) requirements/dev.txt $(PYTHON)
@@ -65,18 +69,22 @@ lab: system venv ## Build the lab and leave it running (root)
 lab-down: venv ## Take the lab down
 	@$(python) -m tests.lab down
 
-.PHONY: lint lint-ruff lint-mypy lint-yaml lint-ansible lint-sanity
-lint: lint-ruff lint-mypy lint-yaml lint-ansible lint-sanity ## ruff, mypy, yamllint, ansible-lint, ansible-test sanity
+.PHONY: lint lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity
+lint: lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity ## All linters, and ansible-test sanity in full
 
 lint-ruff: venv
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
 # The collection is checked under the name that it is imported by.
-mypy_collection := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
-	module_utils plugin_utils modules action)
+mypy_paths := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
+	module_utils plugin_utils modules action) tests/lab tests/demo tests/bench api_shim
+has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
 lint-mypy: venv
-	$(VENV)/bin/mypy $(call existing,$(mypy_collection) tests/lab tests/demo tests/bench tests/demo.py tests/bench.py api_shim)
+	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))
+
+lint-shell: system-lint
+	shellcheck --external-sources $$(git ls-files scripts .ci | xargs grep -lE '^#!/bin/(ba)?sh')
 
 lint-yaml: venv
 	$(VENV)/bin/yamllint --strict .
@@ -84,7 +92,7 @@ lint-yaml: venv
 lint-ansible: venv
 	scripts/ansible-lint $(VENV)
 
-lint-sanity: venv
+lint-sanity: system-lint venv
 	scripts/sanity $(VENV) $(ANSIBLE_TEST_ARGS)
 
 .PHONY: requirements
