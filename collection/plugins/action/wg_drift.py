@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import PackedAction
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import PackedAction, as_it_is
 
 
-class ActionModule(PackedAction):  # type: ignore[misc]
+def interfaces_of(instances: Any) -> Any:
+    """Instances, as wg_instance takes them, as interfaces with peers and a port.
+
+    Those that are to be gone, and those whose peers are left open, have nothing to be compared with.
+    """
+    if not isinstance(instances, list):
+        return instances
+    return [
+        {"interface": entry.get("name"), "peers": entry["peers"], "listen_port": entry.get("listen_port")}
+        for entry in instances
+        if isinstance(entry, dict)
+        and entry.get("peers") is not None
+        and entry.get("state", "present") == "present"
+    ]
+
+
+class ActionModule(PackedAction):
     """The controller's side of wg_drift."""
 
     src_fills = "interfaces"
-    src_names = ("interfaces", "wireguard_instances")
-
-    def adapt(self, name: str, data: Any) -> Any:
-        """Instances, as wg_instance takes them, are interfaces with peers and a port. Those that are to be gone, and
-        those whose peers are left open, have nothing to be compared with."""
-        if name != "wireguard_instances" or not isinstance(data, list):
-            return data
-        return [
-            {"interface": entry.get("name"), "peers": entry["peers"], "listen_port": entry.get("listen_port")}
-            for entry in data
-            if isinstance(entry, dict)
-            and entry.get("peers") is not None
-            and entry.get("state", "present") == "present"
-        ]
+    src_names = {"interfaces": as_it_is, "wireguard_instances": interfaces_of}  # noqa: RUF012 - as in the base

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import PackedAction
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import PackedAction, as_it_is
 
 
-class ActionModule(PackedAction):  # type: ignore[misc]
+class ActionModule(PackedAction):
     """The controller's side of wg_instance."""
 
     src_fills = "instances"
-    src_names = ("instances", "wireguard_instances")
+    src_names = {"instances": as_it_is, "wireguard_instances": as_it_is}  # noqa: RUF012 - as in the base

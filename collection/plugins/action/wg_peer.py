@@ -8,5 +8,5 @@ from __future__ import annotations
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import PackedAction
 
 
-class ActionModule(PackedAction):  # type: ignore[misc]
+class ActionModule(PackedAction):
     """The controller's side of wg_peer."""

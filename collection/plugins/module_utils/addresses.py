@@ -10,6 +10,7 @@ IPv4-mapped addresses and is ten times slower, which counts with ten thousand pe
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 
@@ -33,6 +34,14 @@ def _split(text: object, field: str) -> tuple[int, int, int, str]:
     return bits, int.from_bytes(packed, "big"), length, socket.inet_ntop(family, packed)
 
 
+# The same few texts come up again and again: in the parameters, in the dump, in the file and in the routes.
+@lru_cache(maxsize=1 << 18)
+def network(text: str) -> tuple[int, int, int]:
+    """Return (bits, first address as a number, prefix length) of a text in normal form, host bits cut off."""
+    bits, number, length, _host = _split(text, "network")
+    return bits, number & ~((1 << (bits - length)) - 1), length
+
+
 def check_allowed_ip(text: object, field: str) -> str:
     """Return an AllowedIP in normal form, ``10.0.0.2/32``.
 
@@ -52,12 +61,6 @@ def check_interface_address(text: object, field: str) -> str:
     """Return an interface's address with its prefix length in normal form, ``10.0.0.1/24``."""
     _bits, _number, length, host = _split(text, field)
     return f"{host}/{length}"
-
-
-def network(text: str) -> tuple[int, int, int]:
-    """Return (bits, first address as a number, prefix length) of a text in normal form, host bits cut off."""
-    bits, number, length, _host = _split(text, "network")
-    return bits, number & ~((1 << (bits - length)) - 1), length
 
 
 def covered(inner: tuple[int, int, int], outer: tuple[int, int, int]) -> bool:

@@ -105,10 +105,8 @@ def render_for_wg(device: Device, endpoints: Mapping[str, str]) -> str:
     """
     if not device.private_key or not device.listen_port:
         raise Refused("wg syncconf without a private key and a port would remove both")
-    parts = [
-        f"[Interface]\nPrivateKey = {device.private_key}\n"
-        f"ListenPort = {device.listen_port}\nFwMark = {device.fwmark or 'off'}\n"
-    ]
+    parts = [f"[Interface]\nPrivateKey = {device.private_key}\nListenPort = {device.listen_port}\n"]
+    parts.append(f"FwMark = {device.fwmark or 'off'}\n")
     for key, peer in device.peers.items():
         parts.append(
             f"[Peer]\nPublicKey = {key}\nPresharedKey = {peer.preshared_key or ZERO_KEY}\n"

@@ -169,16 +169,17 @@ def read_states(instances: Sequence[Desired]) -> Dict[str, InterfaceState]:
     return {d.name: interface_state(node, d.name, d.config_path, units[d.name]) for d in instances}
 
 
-def read_one(desired: Desired) -> InterfaceState:
-    """The state of one interface, read now."""
-    return read_states([desired])[desired.name]
+def _read_again(desired: Desired, known: InterfaceState) -> InterfaceState:
+    """The state of one interface, read now; `known` is what it is likely to be."""
+    unit = read_units([desired])[desired.name]
+    return interface_state(read_node([desired.name]), desired.name, desired.config_path, unit, known)
 
 
 def _carry_out(outcome: Outcome) -> None:
     desired, wanted = outcome.desired, outcome.wanted
     try:
         _apply(desired, outcome.steps, wanted)
-        left = plan(read_one(desired), wanted)
+        left = plan(_read_again(desired, wanted), wanted)
         if left:
             raise ApplyFailed(
                 f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}"
@@ -195,8 +196,8 @@ def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> N
 def _undo(desired: Desired, before: InterfaceState) -> str:
     """Bring the interface back to `before`; returns what to tell of it."""
     try:
-        _apply(desired, plan(read_one(desired), before), before)
-        left = plan(read_one(desired), before)
+        _apply(desired, plan(_read_again(desired, before), before), before)
+        left = plan(_read_again(desired, before), before)
     except (WireGuardError, OSError) as error:
         return f"undoing it failed too: {error}; run again when the cause is mended"
     if left:

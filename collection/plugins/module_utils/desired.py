@@ -101,7 +101,7 @@ def check_name(text: object, field: str) -> str:
     ):
         raise InvalidInput(
             field,
-            f"{shown(text)} is no interface name: 1 to 15 characters of a-z A-Z 0-9 _ = + . -, not beginning with . or -",
+            f"{shown(text)} is no interface name: 1 to 15 characters of a-z A-Z 0-9 _ = + . - and no . or - first",
         )
     return text
 

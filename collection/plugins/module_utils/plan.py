@@ -298,13 +298,16 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
 def route_changes(actual: InterfaceState, wanted: InterfaceState) -> SetRoutes:
     """Which routes through the interface are to be added, and which are there for peers' sake and no longer wanted.
     Routes that someone else set stay."""
+    missing = tuple(sorted(wanted.routes - actual.routes))
+    if actual.routes <= wanted.routes:
+        return SetRoutes(missing)
     table = actual.config.table if actual.config else "auto"
     addresses = actual.link.addresses if actual.link else ()
     ours = set(wanted_routes(table, addresses, actual.config.peers.values() if actual.config else ()))
     if actual.device:
         ours |= wanted_routes(table, addresses, actual.device.peers.values())
     stale = (actual.routes & ours) - wanted.routes
-    return SetRoutes(tuple(sorted(wanted.routes - actual.routes)), tuple(sorted(stale)))
+    return SetRoutes(missing, tuple(sorted(stale)))
 
 
 def plan(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:

@@ -120,9 +120,14 @@ def _json(argv: List[str]) -> List[Dict[str, Any]]:
     return [entry for entry in found if entry]
 
 
-def interface_state(node: Node, name: str, config_path: str, unit: Optional[Unit]) -> InterfaceState:
-    """All that there is of one interface. Raises Refused when the name belongs to something else, WireGuardError
-    when something about it could not be read: then nothing may be concluded, least of all that it is not there."""
+def interface_state(
+    node: Node, name: str, config_path: str, unit: Optional[Unit], known: Optional[InterfaceState] = None
+) -> InterfaceState:
+    """All that there is of one interface. A file that reads as in `known` is not parsed again.
+
+    Raises Refused when the name belongs to something else, WireGuardError when something about it could not be read:
+    then nothing may be concluded, least of all that it is not there.
+    """
     if name in node.unreadable:
         raise WireGuardError(f"{name} is there but cannot be read: {node.unreadable[name] or 'no answer'}")
     if name in node.links and name not in node.devices:
@@ -130,7 +135,9 @@ def interface_state(node: Node, name: str, config_path: str, unit: Optional[Unit
         raise Refused(f"{name} exists on this node and is not a WireGuard interface (it is of kind {kind})")
     text = read_text(config_path)
     config: Optional[Config] = None
-    if text is not None:
+    if text is not None and known is not None and text == known.file:
+        config = known.config
+    elif text is not None:
         try:
             config = parse(text)
         except BrokenFile:
@@ -158,7 +165,7 @@ def listen_ports() -> Dict[str, int]:
 
 def port_is_free(port: int) -> bool:
     """Whether no program on the node receives on UDP `port`."""
-    families = [(socket.AF_INET, "0.0.0.0")]
+    families = [(socket.AF_INET, "0.0.0.0")]  # noqa: S104 - that is the question
     if os.path.exists("/proc/net/if_inet6"):
         families.append((socket.AF_INET6, "::"))
     for family, address in families:
@@ -177,7 +184,7 @@ def free_port(taken: Iterable[int] = ()) -> int:
     avoid = set(taken)
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("0.0.0.0", 0))
+            probe.bind(("", 0))
             port: int = probe.getsockname()[1]
         if port not in avoid and port_is_free(port):
             return port

@@ -83,15 +83,15 @@ def _words(step: Step) -> str:
         parts = (("add", step.added), ("update", step.updated), ("remove", step.remove))
         return " and ".join(f"{verb} {count(len(keys), 'peer')}" for verb, keys in parts if keys)
     if isinstance(step, SetAddresses):
-        parts = (("add", step.add), ("remove", step.remove))
-        return " and ".join(f"{verb} {count(len(values), 'address')}" for verb, values in parts if values)
+        addresses = (("add", step.add), ("remove", step.remove))
+        return " and ".join(f"{verb} {count(len(texts), 'address')}" for verb, texts in addresses if texts)
     if isinstance(step, SetMtu):
         return f"set the MTU to {step.mtu}"
     if isinstance(step, LinkUp):
         return "bring the interface up"
     if isinstance(step, SetRoutes):
         routes = (("add", step.add), ("remove", step.remove))
-        return " and ".join(f"{verb} {count(len(values), 'route')}" for verb, values in routes if values)
+        return " and ".join(f"{verb} {count(len(some), 'route')}" for verb, some in routes if some)
     raise AssertionError(f"no words for {type(step).__name__}")
 
 

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import LISTS, pack
+
+# The one in C is ten times quicker, where PyYAML was built with it.
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class PackedAction(ActionBase):  # type: ignore[misc]
@@ -21,9 +26,9 @@ class PackedAction(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True
-    # The parameter that `src` fills, and what it may be called inside the file.
+    # The parameter that `src` fills; what it may be called inside the file, each with how it becomes the parameter.
     src_fills: str | None = None
-    src_names: tuple[str, ...] = ()
+    src_names: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module; called by Ansible."""
@@ -55,8 +60,7 @@ class PackedAction(ActionBase):  # type: ignore[misc]
         which takes seconds for ten thousand peers.
         """
         path = self._loader.get_real_file(self._find_needle("files", src), decrypt=True)
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = Path(path).read_text(encoding="utf-8")
         try:
             data = parse(text)
         except ValueError as error:
@@ -65,14 +69,15 @@ class PackedAction(ActionBase):  # type: ignore[misc]
             name = next((name for name in self.src_names if name in data), None)
             if name is None:
                 raise AnsibleActionFail(f"{src} holds none of {', '.join(self.src_names)}")
-            data = self.adapt(name, data[name])
+            data = self.src_names[name](data[name])
         if not isinstance(data, list):
             raise AnsibleActionFail(f"{src} holds no list of {self.src_fills}")
         return data
 
-    def adapt(self, name: str, data: Any) -> Any:
-        """What stands under `name` in the file, in the form of the parameter."""
-        return data
+
+def as_it_is(data: Any) -> Any:
+    """For what stands in the file as the parameter takes it."""
+    return data
 
 
 def parse(text: str) -> Any:
@@ -82,7 +87,7 @@ def parse(text: str) -> Any:
     except ValueError:
         pass
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(text, Loader=_SAFE_LOADER)  # noqa: S506 - it is a safe one
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError(f"line {mark.line + 1}" if mark else "it cannot be read") from None
