@@ -9,18 +9,26 @@ cd /
 # Copies of these mounts would keep the namespaces of dead hosts alive.
 umount -R -l /run/netns
 
-# The host sees this machine's system and writes to a disk of its own.
-for directory in etc usr var; do
-    mount -t overlay overlay "/$directory" \
-        -o "lowerdir=/$directory,upperdir=$disk/$directory/upper,workdir=$disk/$directory/work"
-done
-mount --bind "$disk/root" /root
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=755 tmpfs /run
+# The host sees this machine's system and writes to a disk of its own. One process for all mounts: it is what
+# makes fifty hosts start in seconds. They are called "host", as mount --all leaves out what is mounted by the
+# same name already.
+overlay() {
+    layers=lowerdir=/$1,upperdir=$disk/$1/upper,workdir=$disk/$1/work
+    echo "host /$1 overlay $layers 0 0"
+}
+cat >"$disk/fstab" <<END
+$(overlay etc)
+$(overlay usr)
+$(overlay var)
+$disk/root /root none bind 0 0
+host /tmp tmpfs mode=1777 0 0
+host /run tmpfs mode=755 0 0
+host /proc proc defaults 0 0
+host /sys sysfs defaults 0 0
+END
+mount --all --fstab "$disk/fstab"
 mkdir -m 755 /run/lock /run/sshd
 mkdir -m 700 /run/wireguard
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
 umount -l /mnt
 
 hostname "$2"

@@ -247,7 +247,8 @@ def _start(commands: dict[str, list[str]]) -> None:
                 process.wait()
         raise
     if failures:
-        raise LabError("\n".join(failures))
+        more = len(failures) - 1
+        raise LabError(failures[0] + (f"; {more} more did not either" if more else ""))
 
 
 def _until_ready(process: subprocess.Popen[str]) -> str | None:
