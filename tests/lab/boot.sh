@@ -6,12 +6,8 @@ set -eu
 disk=/mnt/$2
 cd /
 
-# Copies of these mounts would keep the namespaces of dead hosts alive.
-umount -R -l /run/netns
-
-# The host sees this machine's system and writes to a disk of its own. One process for all mounts: it is what
-# makes fifty hosts start in seconds. They are called "host", as mount --all leaves out what is mounted by the
-# same name already.
+# The host sees this machine's system and writes to a disk of its own. One process does all mounts, since fifty
+# hosts may start at a time. They are called "host", as mount --all leaves out what is mounted by the same name.
 overlay() {
     layers=lowerdir=/$1,upperdir=$disk/$1/upper,workdir=$disk/$1/work
     echo "host /$1 overlay $layers 0 0"

@@ -4,6 +4,8 @@
 # usage: keeper.sh LAB (for the reader of ps)
 set -eu
 
+# Copies of these mounts would keep the network namespaces of dead hosts alive. This takes those below, too.
+umount -l /run/netns
 mount -t tmpfs -o mode=700 vpnfleet-lab /mnt
 echo ready
 exec >/dev/null 2>&1 </dev/null
