@@ -15,6 +15,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import
     find,
     in_memory,
     run,
+    run_hook,
     spawn_daemon,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render_for_wg
@@ -77,6 +78,8 @@ def apply_step(step: Step, name: str, config_path: str, wanted: Device | None) -
             raise AssertionError("peers are set only on an interface that shall be")
         _set_peers(step, name, wanted)
     elif isinstance(step, SetAddresses):
+        if step.remove:
+            _keep_secondaries(name)
         lines = [f"address add {address} dev {name}" for address in step.add]
         lines += [f"address del {address} dev {name}" for address in step.remove]
         _batch([], lines)
@@ -90,16 +93,25 @@ def apply_step(step: Step, name: str, config_path: str, wanted: Device | None) -
         raise AssertionError(f"no way to carry out {type(step).__name__}")
 
 
+def _keep_secondaries(name: str) -> None:
+    """Unless told otherwise, the kernel removes with an IPv4 address all those that were added later within its
+    subnet, and so with 10.0.0.1/24 the 10.0.0.2/24 that takes its place."""
+    try:
+        with open(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries", "w", encoding="ascii") as file:
+            file.write("1\n")
+    except OSError:
+        pass  # should it matter, reading back finds the address missing
+
+
 def _batch(options: List[str], lines: Sequence[str]) -> None:
     if lines:
         run(["ip", *options, "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
 def _run_hooks(step: RunHooks, name: str) -> None:
-    shell = "bash" if find("bash") else "sh"
     for command in step.commands:
         # A failing hook must not keep an interface from going; on the way up it is an error, as for wg-quick.
-        run([shell, "-c", command.replace("%i", name)], check=step.name in ("pre_up", "post_up"))
+        run_hook(command.replace("%i", name), check=step.name in ("pre_up", "post_up"))
 
 
 def _create_link(name: str) -> None:

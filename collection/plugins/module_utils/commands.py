@@ -11,7 +11,11 @@ import subprocess
 from contextlib import contextmanager
 from typing import Iterator, Optional, Sequence, Tuple
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    CommandFailed,
+    WireGuardError,
+    shown,
+)
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 300  # seconds; a wg that answers later than this hangs
@@ -87,6 +91,34 @@ def run(
     if check and result.returncode != 0:
         raise CommandFailed(" ".join(argv[:3]), result.returncode, result.stderr or result.stdout)
     return result
+
+
+def run_hook(command: str, check: bool) -> None:
+    """Run an operator's command line by the shell that wg-quick uses.
+
+    It may leave something in the background, so it gets no pipe whose end would be waited for. Raises CommandFailed
+    with what it wrote to stderr when it fails and `check` is set.
+    """
+    shell = require("bash" if find("bash") else "sh")
+    descriptor = os.memfd_create("hook", os.MFD_CLOEXEC)
+    try:
+        result = subprocess.run(
+            [shell, "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=descriptor,
+            check=False,
+            timeout=TIMEOUT,
+            env=environment(),
+        )
+        if check and result.returncode != 0:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            stderr = os.read(descriptor, 2000).decode("utf-8", "replace")
+            raise CommandFailed(f"the hook {shown(command)}", result.returncode, stderr)
+    except subprocess.TimeoutExpired:
+        raise WireGuardError(f"the hook {shown(command)} did not end within {TIMEOUT} s") from None
+    finally:
+        os.close(descriptor)
 
 
 def spawn_daemon(argv: Sequence[str]) -> None:

@@ -23,6 +23,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import 
     secrets_of,
 )
 
+# Beside a list, these are the defaults of its elements.
+COMMON = ("state", "enabled", "purge_peers", "max_removals", "config_dir", "mtu", "table")
+
 
 def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, Any]:
     """Converge the instances of `params` and return the module's answer.
@@ -66,21 +69,12 @@ def _wanted(params: Dict[str, Any]) -> Tuple[List[Desired], List[Dict[str, Any]]
         if params.get("name") is None:
             raise InvalidInput("", "one of name, instances and src is needed")
         return [check_instance({key: params.get(key) for key in INSTANCE_FIELDS}, "")], []
-    single = [
-        key
-        for key in ("name", "private_key", "listen_port", "addresses", "peers")
-        if params.get(key) is not None
-    ]
+    single = [key for key in INSTANCE_FIELDS if key not in COMMON and params.get(key) is not None]
     if single:
         raise InvalidInput(single[0], "goes with a single instance, not beside instances or src")
     if not isinstance(batch, list):
         raise InvalidInput("instances", "is not a list")
-    # Beside a list, the common parameters are the defaults of its elements.
-    common = {
-        key: params[key]
-        for key in ("state", "enabled", "purge_peers", "max_removals", "config_dir", "mtu", "table")
-        if params.get(key) is not None
-    }
+    common = {key: params[key] for key in COMMON if params.get(key) is not None}
     wanted: List[Desired] = []
     rejected: List[Dict[str, Any]] = []
     for index, fields in enumerate(batch):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
@@ -34,10 +35,20 @@ def check_private_key(text: object, field: str) -> str:
         raise InvalidInput(field, "is not a WireGuard private key (base64 of 32 bytes, 44 characters)")
     if text == ZERO_KEY:
         raise InvalidInput(field, "is the all-zero key, which wg takes as an order to remove the key")
-    raw = bytearray(base64.b64decode(text))
-    raw[0] &= 248
-    raw[31] = (raw[31] & 127) | 64
-    return base64.b64encode(bytes(raw)).decode("ascii")
+    return _clamped(base64.b64decode(text))
+
+
+def new_private_key() -> str:
+    """A fresh private key out of the kernel's randomness, as ``wg genkey`` makes it."""
+    return _clamped(os.urandom(32))
+
+
+def _clamped(raw: bytes) -> str:
+    # The bits that Curve25519 fixes (RFC 7748, section 5).
+    data = bytearray(raw)
+    data[0] &= 248
+    data[31] = (data[31] & 127) | 64
+    return base64.b64encode(bytes(data)).decode("ascii")
 
 
 def check_preshared_key(text: object, field: str) -> str | None:

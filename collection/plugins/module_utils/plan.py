@@ -10,8 +10,8 @@ applying (no steps left), and backward, to undo.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, List, Optional, Tuple, Union
+from dataclasses import dataclass, field, replace
+from typing import Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple, Union
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_overlap
@@ -320,6 +320,11 @@ def plan(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
     if wanted.device is None:
         return _down(actual, wanted)
     steps: List[Step] = []
+    stale = route_changes(actual, wanted).remove
+    if stale and actual.config and wanted.config and actual.config.table != wanted.config.table:
+        # Only the old file tells which table these stand in, so they go while it is still there.
+        steps.append(SetRoutes(remove=stale))
+        actual = replace(actual, routes=actual.routes.difference(stale))
     steps.extend(_file(actual, wanted))
     if wanted.unit and actual.unit and wanted.unit.enabled != actual.unit.enabled:
         steps.append(EnableUnit(wanted.unit.enabled))
@@ -385,9 +390,17 @@ def _live(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
         steps.append(SetMtu(link.mtu))
     if actual.link is None or not actual.link.up:
         steps.append(LinkUp())
-    if routes.add:
-        steps.append(SetRoutes(add=routes.add))
+    add_routes = set(routes.add)
+    if _ipv4(remove) and not _ipv4(link.addresses):
+        # With its last IPv4 address, an interface loses its IPv4 routes.
+        add_routes.update(route for route in wanted.routes if ":" not in route.network)
+    if add_routes:
+        steps.append(SetRoutes(add=tuple(sorted(add_routes))))
     return steps
+
+
+def _ipv4(addresses: Iterable[str]) -> bool:
+    return any(":" not in address for address in addresses)
 
 
 def _down(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:

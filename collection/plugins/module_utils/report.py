@@ -41,6 +41,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 # So many peers of one interface are spelt out in a diff; more are counted.
 DIFF_PEERS = 200
 _SECRET_LINE = re.compile(r"^(\s*(?:PrivateKey|PresharedKey)\s*=\s*)(.*)$", re.IGNORECASE | re.MULTILINE)
+# What may be a key or most of one, wherever it stands: in a comment, in a hook, after a mistyped name.
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{32,}={0,2}")
 
 
 def count(number: int, what: str) -> str:
@@ -160,10 +162,12 @@ def _head(text: str) -> List[str]:
 
 
 def without_secrets(line: str) -> str:
-    """A line of a config file with its secret, if any, as a fingerprint. A broken secret is hidden whole."""
+    """A line of a config file with its secret, if any, as a fingerprint. A broken secret is hidden whole, and so is
+    all that looks like a key in any other line. Bytes that are no text are replaced."""
+    line = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     match = _SECRET_LINE.match(line)
     if match is None:
-        return line[:300]
+        return _KEY_LIKE.sub("(hidden)", line)[:300]
     value = match.group(2).strip()
     return match.group(1) + (fingerprint(value) if KEY_PATTERN.fullmatch(value) else "(hidden)")
 
