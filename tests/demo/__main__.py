@@ -1,0 +1,117 @@
+"""The demo from the command line: python -m tests.demo.
+
+Exits with 0 when every step passed, 1 when one did not, 2 without root, 128 and the signal's number when ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from tests.demo.playbook import shown
+from tests.demo.report import Report, StepFailed
+from tests.demo.screen import Screen
+from tests.demo.story import DEVICES, NODES, Story
+from tests.lab.fleet import ROOT, Lab
+from tests.lab.lock import exclusive
+from tests.lab.namespaces import namespaces_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if os.geteuid() != 0:
+        print("demo: needs root, as it makes network namespaces: sudo make demo", file=sys.stderr)
+        return 2
+    directory: Path = options.directory.absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    screen = Screen(sys.stdout)
+    screen.say(f"vpnfleet demo: {NODES} nodes, {DEVICES} customers' devices, one playbook")
+    try:
+        # One demo at a time: it begins by taking down what an earlier one may have left.
+        with _signals_as_exceptions(), exclusive(f"demo-{options.name}"):
+            for log in directory.glob("*.log"):
+                log.unlink()
+            report = Report(directory / "report.json", screen)
+            code = _run(Lab(options.name, NODES, DEVICES), report, directory, screen)
+    except _Ended as ended:
+        return 128 + ended.number
+    failed = sum(not step.ok for step in report.steps)
+    verdict = (
+        "all passed" if report.ok else f"{failed} failed; Ansible's output is in {shown(directory)}/*.log"
+    )
+    screen.say(f"{len(report.steps)} steps, {verdict}. Report: {shown(directory / 'report.json')}")
+    return code
+
+
+def _run(lab: Lab, report: Report, directory: Path, screen: Screen) -> int:
+    """Tell the story, clean up whatever comes, and return the exit code."""
+    ended_by = 0
+    try:
+        Story(lab, report, directory, screen.note).tell()
+    except _Ended as ended:
+        ended_by = ended.number
+    finally:
+        # A second ^C would leave half of the lab behind.
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        report.step("Take the lab down", lambda: _take_down(lab))
+    if ended_by:
+        return 128 + ended_by
+    report.finish()
+    return 0 if report.ok else 1
+
+
+def _take_down(lab: Lab) -> str:
+    lab.down()
+    left = namespaces_of(lab.name)
+    if left:
+        raise StepFailed(f"left behind: {', '.join(left)}")
+    return "nothing left behind"
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Ended(BaseException):
+    """A signal asks the demo to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise _Ended(number)
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.demo", description="Show vpnfleet at work in the lab."
+    )
+    parser.add_argument("--name", default="demo", help="the lab's name (default: %(default)s)")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=ROOT / "var" / "demo",
+        help="where report, logs and inventory go (default: var/demo of the checkout)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
