@@ -153,6 +153,8 @@ def test_requirements_pin_ansible_for_both_ends_of_the_supported_range(path: Pat
 
 def test_running_and_developing_use_the_same_pins() -> None:
     def pins(name: str) -> set[str]:
-        return set(re.findall(r"^[a-z0-9-]+==[^ ]+", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+        return set(
+            re.findall(r"^[a-z0-9-]+==[^ ]+", (ROOT / "requirements" / name).read_text(), re.MULTILINE)
+        )
 
     assert pins("run.txt") < pins("dev.txt")
