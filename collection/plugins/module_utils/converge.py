@@ -206,8 +206,12 @@ def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> N
 def _undo(desired: Desired, before: InterfaceState) -> str:
     """Bring the interface back to `before`; returns what to tell of it."""
     try:
-        _apply(desired, plan(_read_again(desired, before), before), before)
         left = plan(_read_again(desired, before), before)
+        # Starting the unit brings back what the file says, which need not be what ran: hence a second time.
+        for _attempt in range(2):
+            if left:
+                _apply(desired, left, before)
+                left = plan(_read_again(desired, before), before)
     except (WireGuardError, OSError) as error:
         return f"undoing it failed too: {error}; run again when the cause is mended"
     if left:

@@ -295,13 +295,17 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
     return SetPeers(tuple(put), tuple(removed), tuple(added), tuple(updated), before)
 
 
+def _table(state: InterfaceState) -> str:
+    return state.config.table if state.config else "auto"
+
+
 def route_changes(actual: InterfaceState, wanted: InterfaceState) -> SetRoutes:
     """Which routes through the interface are to be added, and which are there for peers' sake and no longer wanted.
     Routes that someone else set stay."""
     missing = tuple(sorted(wanted.routes - actual.routes))
     if actual.routes <= wanted.routes:
         return SetRoutes(missing)
-    table = actual.config.table if actual.config else "auto"
+    table = _table(actual)
     addresses = actual.link.addresses if actual.link else ()
     ours = set(wanted_routes(table, addresses, actual.config.peers.values() if actual.config else ()))
     if actual.device:
@@ -321,7 +325,7 @@ def plan(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
         return _down(actual, wanted)
     steps: List[Step] = []
     stale = route_changes(actual, wanted).remove
-    if stale and actual.config and wanted.config and actual.config.table != wanted.config.table:
+    if stale and _table(actual) != _table(wanted):
         # Only the old file tells which table these stand in, so they go while it is still there.
         steps.append(SetRoutes(remove=stale))
         actual = replace(actual, routes=actual.routes.difference(stale))
