@@ -59,7 +59,7 @@ instances() {
 accept_ra() {
     {
         ip -6 route show default proto ra 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | while read -r link; do
-            read -r value <"/proc/sys/net/ipv6/conf/$link/accept_ra" && [ "$value" -ge 1 ] && echo "$link"
+            [ "$(cat "/proc/sys/net/ipv6/conf/$link/accept_ra")" -ge 1 ] && echo "$link"
         done
         sed -n 's|^net/ipv6/conf/\(.*\)/accept_ra = 2$|\1|p' "$sysctl_file" 2>/dev/null
     } | grep -x '[A-Za-z0-9_.-]*' | sort -u | tr '\n' ' '
@@ -71,8 +71,7 @@ sysctl_live() {
     while read -r key _ value; do
         case $key in '' | '#'*) continue ;; esac
         [ -e "/proc/sys/$key" ] || continue
-        read -r actual <"/proc/sys/$key"
-        [ "$actual" = "$value" ] || { echo different; return; }
+        [ "$(cat "/proc/sys/$key")" = "$value" ] || { echo different; return; }
     done <"$sysctl_file"
     echo current
 }
@@ -97,26 +96,31 @@ nftables_conf() {
     done
 }
 
-conf=$(nftables_conf)
-echo "family=$(family)"
-echo "missing=$(missing)"
-echo "kernel=$(kernel)"
-echo "userspace=$(has wireguard-go && echo yes || echo no)"
-echo "config_dir=$(stat -L -c '%F %a %U:%G' "$config_dir" 2>/dev/null)"
-echo "instances=$(instances)"
-echo "accept_ra=$(accept_ra)"
-echo "sysctl_file=$(file "$sysctl_file")"
-echo "sysctl_live=$(sysctl_live)"
-echo "firewall_file=$(file "$firewall_file")"
-echo "firewall_live=$(firewall_live)"
-echo "nftables_conf=$conf"
-echo "include=$([ -n "$conf" ] && grep -m 1 '^include "/etc/nftables-vpnfleet' "$conf")"
-if [ -d /run/systemd/system ]; then
-    echo "systemd=yes"
-    echo "unit_file=$(file "$unit_file")"
-    echo "unit=$(systemctl is-enabled "$unit" 2>/dev/null) $(systemctl is-active "$unit" 2>/dev/null)"
-else
-    echo "systemd=no"
-    echo "unit_file="
-    echo "unit="
-fi
+main() {
+    conf=$(nftables_conf)
+    echo "family=$(family)"
+    echo "missing=$(missing)"
+    echo "kernel=$(kernel)"
+    echo "userspace=$(has wireguard-go && echo yes || echo no)"
+    echo "config_dir=$(stat -L -c '%F %a %U:%G' "$config_dir" 2>/dev/null)"
+    echo "instances=$(instances)"
+    echo "accept_ra=$(accept_ra)"
+    echo "sysctl_file=$(file "$sysctl_file")"
+    echo "sysctl_live=$(sysctl_live)"
+    echo "firewall_file=$(file "$firewall_file")"
+    echo "firewall_live=$(firewall_live)"
+    echo "nftables_conf=$conf"
+    echo "include=$([ -n "$conf" ] && grep -m 1 '^include "/etc/nftables-vpnfleet' "$conf")"
+    if [ -d /run/systemd/system ]; then
+        echo "systemd=yes"
+        echo "unit_file=$(file "$unit_file")"
+        echo "unit=$(systemctl is-enabled "$unit" 2>/dev/null) $(systemctl is-active "$unit" 2>/dev/null)"
+    else
+        echo "systemd=no"
+        echo "unit_file="
+        echo "unit="
+    fi
+}
+
+# The script itself comes on stdin: nothing that is called here may read of it.
+main </dev/null
