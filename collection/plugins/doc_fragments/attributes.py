@@ -48,3 +48,13 @@ attributes:
     support: full
     platforms: linux
 """
+
+    # Options that an action plugin sets.
+    PACKED = r"""
+options:
+  _packed:
+    description:
+      - The long lists of the other parameters, compressed. The action plugin sets it on the way to the node; it is
+        not for playbooks.
+    type: str
+"""

@@ -63,6 +63,7 @@ def start(interface: str) -> None:
             ["journalctl", "--unit", unit_name(interface), "--lines=5", "--no-pager", "--output=cat"],
             check=False,
         )
+        run(["systemctl", "reset-failed", unit_name(interface)], check=False)
         raise CommandFailed(f"systemctl start {unit_name(interface)}", error.returncode, log.stdout) from None
 
 

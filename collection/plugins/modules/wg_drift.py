@@ -19,6 +19,7 @@ author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
   - vpnfleet.wireguard.attributes
+  - vpnfleet.wireguard.attributes.packed
 options:
   interface:
     description: The interface to look at. One of O(interface), O(interfaces) and O(src) is needed.
@@ -167,7 +168,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import W
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec=drift_spec(), supports_check_mode=True)
     try:
         result = drift.run(parameters(module.params), module.check_mode, module._diff)

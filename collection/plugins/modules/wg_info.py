@@ -141,7 +141,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec i
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec=info_spec(), supports_check_mode=True)
     try:
         result = info.run(module.params)

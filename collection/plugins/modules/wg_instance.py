@@ -24,6 +24,7 @@ author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
   - vpnfleet.wireguard.attributes
+  - vpnfleet.wireguard.attributes.packed
 options:
   name:
     description:
@@ -277,7 +278,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import W
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec=instance_spec(), supports_check_mode=True)
     try:
         result = instances.run(parameters(module.params), module.check_mode, module._diff)

@@ -18,6 +18,7 @@ author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
   - vpnfleet.wireguard.attributes
+  - vpnfleet.wireguard.attributes.packed
 options:
   interface:
     description: The interface, which must be up.
@@ -145,7 +146,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import W
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(argument_spec=peer_spec(), supports_check_mode=True)
     try:
         result = peers.run(parameters(module.params), module.check_mode, module._diff)
