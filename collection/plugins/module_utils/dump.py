@@ -66,13 +66,12 @@ def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
     return devices
 
 
-def parse_traffic(text: str) -> Dict[str, Dict[str, Traffic]]:
-    """Return per interface and public key what ``wg show all dump`` says of handshakes and bytes."""
+def parse_traffic(text: str, interface: Optional[str] = None) -> Dict[str, Dict[str, Traffic]]:
+    """Return per interface and public key what a dump says of handshakes and bytes; `interface` as for parse_dump."""
     traffic: Dict[str, Dict[str, Traffic]] = {}
     for line in text.splitlines():
         fields = line.split("\t")
-        if len(fields) == 9:
-            traffic.setdefault(fields[0], {})[fields[1]] = Traffic(
-                int(fields[5]), int(fields[6]), int(fields[7])
-            )
+        name = fields.pop(0) if interface is None else interface
+        if len(fields) == 8:
+            traffic.setdefault(name, {})[fields[0]] = Traffic(int(fields[4]), int(fields[5]), int(fields[6]))
     return traffic

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import is_private, read_text
@@ -40,6 +40,9 @@ class Node:
     kinds: Dict[str, str] = field(default_factory=dict)  # "wireguard", "tun", "dummy", …; "" for hardware
     devices: Dict[str, Device] = field(default_factory=dict)
     unreadable: Dict[str, str] = field(default_factory=dict)  # interface -> why wg could not read it
+    dumps: List[Tuple[Optional[str], str]] = field(
+        default_factory=list
+    )  # what was read: of which interface, text
     routes: Dict[str, FrozenSet[Route]] = field(default_factory=dict)
     default_device: Optional[str] = None  # where the node's own default route goes
 
@@ -78,6 +81,7 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
                 continue
             result = run(["wg", "show", name, "dump"], check=False)
             if result.returncode == 0:
+                node.dumps.append((name, result.stdout))
                 node.devices.update(parse_dump(result.stdout, name))
             elif node.kinds[name] == "wireguard" or os.path.exists(f"/run/wireguard/{name}.sock"):
                 node.unreadable[name] = result.stderr.strip()
@@ -85,6 +89,7 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
     result = run(["wg", "show", "all", "dump"], check=False)
     if result.returncode != 0 and not _UNREADABLE.search(result.stderr):
         raise IncompleteDump(f"wg show all dump failed: {result.stderr.strip()}")
+    node.dumps.append((None, result.stdout))
     node.devices.update(parse_dump(result.stdout))
     for name, why in _UNREADABLE.findall(result.stderr):
         node.unreadable[name] = why
