@@ -33,9 +33,10 @@ def run(params: Dict[str, Any]) -> Dict[str, Any]:
     config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
     wanted = [Desired(name=name, config_dir=config_dir) for name in names]
     units = read_units(wanted)
-    traffic = (
-        parse_traffic(run_command(["wg", "show", "all", "dump"]).stdout) if params.get("peers", True) else {}
-    )
+    traffic: Dict[str, Dict[str, Traffic]] = {}
+    if params.get("peers", True):
+        for name, text in node.dumps:
+            traffic.update(parse_traffic(text, name))
     left = MAX_ENTRIES
     interfaces: List[Dict[str, Any]] = []
     for desired in wanted:
