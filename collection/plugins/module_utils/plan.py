@@ -30,6 +30,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 
 # So many peers go at the most when `max_removals` is not set, and never all of them to an empty list.
 DEFAULT_MAX_REMOVALS = 10
+LOWEST_IPV6_MTU = 1280  # bytes; the kernel takes IPv6 off an interface that has less
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,10 @@ def target(
     else:
         fwmark = device.fwmark if device else config.fwmark if config else 0
     mtu = desired.mtu or (config.mtu if config else None)
+    if mtu and mtu < LOWEST_IPV6_MTU and any(":" in address for address in addresses):
+        raise InvalidInput(
+            "mtu", f"{mtu} is too low for the IPv6 addresses: they need {LOWEST_IPV6_MTU} or more"
+        )
     table = desired.table or (config.table if config else "auto")
 
     peers = _peers(desired, device.peers if device else None, config.peers if config else {})
@@ -388,10 +393,11 @@ def _live(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
     add = tuple(sorted(link.addresses - have))
     # The kernel gives some interfaces a link-local address of its own accord.
     remove = tuple(sorted(text for text in have - link.addresses if not text.startswith("fe80:")))
-    if add or remove:
-        steps.append(SetAddresses(add, remove))
+    # Below 1280 bytes an interface bears no IPv6 address, so the MTU comes first.
     if link.mtu and (actual.link is None or actual.link.mtu != link.mtu):
         steps.append(SetMtu(link.mtu))
+    if add or remove:
+        steps.append(SetAddresses(add, remove))
     if actual.link is None or not actual.link.up:
         steps.append(LinkUp())
     add_routes = set(routes.add)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, event, given
@@ -260,6 +261,14 @@ def test_a_default_route_needs_a_table_of_its_own(net: str, table: str | None) -
         wanted_of(desired, InterfaceState())
 
 
+def test_an_mtu_too_low_for_ipv6_is_refused() -> None:
+    asked = Desired("wg0", private_key=private_key(1), mtu=1279, addresses=("10.0.0.1/24", "fd00::1/64"))
+    with pytest.raises(InvalidInput, match=r"^mtu: 1279 is too low for the IPv6 addresses"):
+        wanted_of(asked, InterfaceState())
+    for fine in (replace(asked, mtu=1280), replace(asked, addresses=("10.0.0.1/24",))):
+        assert wanted_of(fine, InterfaceState()).config
+
+
 # ---- steps of typical changes
 
 
@@ -277,8 +286,8 @@ def test_bringing_up_without_systemd() -> None:
         CreateLink(),
         SetDevice(private_key(1), 51820, 7),
         SetPeers(tuple(desired.peers.values()), added=(key(1), key(2))),  # type: ignore[union-attr]
-        SetAddresses(("10.0.0.1/24", "fd00::1/64")),
         SetMtu(DEFAULT_MTU),
+        SetAddresses(("10.0.0.1/24", "fd00::1/64")),
         LinkUp(),
         SetRoutes((Route("10.9.0.0/24", "main"),)),
         RunHooks("post_up", ("b", "c")),
