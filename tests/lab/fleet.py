@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.lab import sshd
+from tests.lab import limits, sshd
 from tests.lab.addresses import MOST_HOSTS_OF_A_KIND, Addresses, pick_block
 from tests.lab.device import Device
 from tests.lab.errors import LabError
@@ -190,6 +190,7 @@ class Lab:
 
     def _build(self) -> None:
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        limits.hold(f"lab-{self.name}")
         nodes, devices = self._counts
         # Between the look for a free network and its use, no other lab may look.
         with exclusive("networks"):
@@ -254,6 +255,7 @@ class Lab:
             _end_ssh_clients(Addresses(state.block))
         remove_link(self._link)
         remove_namespaces(namespaces)
+        limits.release(f"lab-{self.name}")
         self._remove_state()
 
     # -- state

@@ -13,6 +13,7 @@ import random
 import secrets
 from pathlib import Path
 
+from tests.lab import limits
 from tests.systemd.command import execute
 
 # Another half of 10/8 than the lab's 10.192.0.0/10.
@@ -36,6 +37,7 @@ class Network:
     def up(self) -> None:
         """Make the bridge and the way to it. Raises CommandFailed; down() then cleans up what there is."""
         _LOCK.parent.mkdir(parents=True, exist_ok=True)
+        limits.hold(self.prefix)
         execute(["ip", "netns", "add", self._namespace])
         inside = ["ip", "-n", self._namespace]
         execute([*inside, "link", "set", "lo", "up"])
@@ -55,6 +57,7 @@ class Network:
         """Remove all of it; does nothing where there is nothing."""
         execute(["ip", "link", "del", self._veth], check=False)
         execute(["ip", "netns", "del", self._namespace], check=False)
+        limits.release(self.prefix)
 
     def next_number(self) -> int:
         """Return the number of a new node: the last part of its addresses."""

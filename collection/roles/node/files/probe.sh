@@ -105,6 +105,7 @@ main() {
     echo "config_dir=$(stat -L -c '%F %a %U:%G' "$config_dir" 2>/dev/null)"
     echo "instances=$(instances)"
     echo "accept_ra=$(accept_ra)"
+    echo "inotify=$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null)"
     echo "sysctl_file=$(file "$sysctl_file")"
     echo "sysctl_live=$(sysctl_live)"
     echo "firewall_file=$(file "$firewall_file")"
