@@ -13,7 +13,7 @@ from tests.systemd.node import SystemdNode
 
 MODULE = "wg_instance"
 PRESHARED = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="
-PEERS = [
+PEERS: list[dict[str, Any]] = [
     {
         "public_key": "4Q84bxy9zjVyV4cBgtWqgpAVQVIHgTYrwwv0QNaIzkA=",
         "allowed_ips": ["10.7.0.2/32", "fd00:7::2/128", "10.50.0.0/24", "fd00:50::/64"],
