@@ -82,8 +82,9 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Lab]:
-    with Lab(name=f"rn{os.getpid()}", nodes=4, devices=4) as lab:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    state_dir = tmp_path_factory.mktemp("role_node")
+    with Lab(name=f"rn{os.getpid()}", nodes=4, devices=4, state_dir=state_dir) as lab:
         (lab.state_dir / "node.yml").write_text(_PLAYBOOK, encoding="utf-8")
         yield lab
 
