@@ -49,12 +49,17 @@ def check_allowed_ip(text: object, field: str) -> str:
     peer would get more than was asked for.
     """
     bits, number, length, host = _split(text, field)
-    mask = (1 << (bits - length)) - 1
-    if number & mask:
-        family = socket.AF_INET if bits == 32 else socket.AF_INET6
-        net = socket.inet_ntop(family, (number & ~mask).to_bytes(bits // 8, "big"))
-        raise InvalidInput(field, f"{shown(text)} has host bits set; the network is {net}/{length}")
+    if number & ((1 << (bits - length)) - 1):
+        raise InvalidInput(field, f"{shown(text)} has host bits set; the network is {masked(text, field)}")
     return f"{host}/{length}"
+
+
+def masked(text: object, field: str) -> str:
+    """Return a network in normal form, host bits cut off."""
+    bits, number, length, _host = _split(text, field)
+    family = socket.AF_INET if bits == 32 else socket.AF_INET6
+    first = number & ~((1 << (bits - length)) - 1)
+    return f"{socket.inet_ntop(family, first.to_bytes(bits // 8, 'big'))}/{length}"
 
 
 def check_interface_address(text: object, field: str) -> str:

@@ -15,7 +15,10 @@ import re
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import desired as check
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
+    check_interface_address,
+    masked,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     InvalidInput,
     Refused,
@@ -33,6 +36,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Co
 HEADER = "# Managed by vpnfleet.wireguard: changes made here are overwritten by the next run."
 _ROUTES_BEGIN = re.compile(r"# BEGIN vpnfleet routes, table (auto|[0-9]{1,10})")
 _ROUTES_END = "# END vpnfleet routes"
+_INTERFACE_KEYS = ("privatekey", "listenport", "fwmark", "address", "mtu", "table", "dns", "saveconfig")
 _HOOK_KEYS = {"preup": "pre_up", "postup": "post_up", "predown": "pre_down", "postdown": "post_down"}
 _HOOK_NAMES = {"pre_up": "PreUp", "post_up": "PostUp", "pre_down": "PreDown", "post_down": "PostDown"}
 
@@ -118,7 +122,7 @@ def render_for_wg(device: Device, endpoints: Mapping[str, str]) -> str:
 
 
 def _fwmark(value: str, field: str) -> int:
-    if value == "off":
+    if value.lower() == "off":
         return 0
     if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
         return int(value, 16)
@@ -128,7 +132,7 @@ def _fwmark(value: str, field: str) -> int:
 def parse(text: str) -> Config:
     """Read a config file. SaveConfig is passed over: with it, wg-quick would overwrite the file at the next
     stop. Anything that wg or wg-quick would refuse raises BrokenFile."""
-    interface: Dict[str, List[str]] = {}
+    interface: Dict[str, List[Tuple[int, str]]] = {}
     sections: List[Tuple[int, Dict[str, str]]] = []
     table: Optional[str] = None
     hooks: Dict[str, List[str]] = {name: [] for name in _HOOK_NAMES}
@@ -137,10 +141,11 @@ def parse(text: str) -> Config:
     number = 0
     for number, raw in enumerate(text.split("\n"), 1):
         if raw.startswith("#"):
-            begin = _ROUTES_BEGIN.fullmatch(raw)
+            comment = raw.rstrip()
+            begin = _ROUTES_BEGIN.fullmatch(comment)
             if begin:
                 table, in_routes = begin.group(1), True
-            elif raw == _ROUTES_END:
+            elif comment == _ROUTES_END:
                 in_routes = False
             continue
         line = raw.partition("#")[0].strip()
@@ -168,8 +173,10 @@ def parse(text: str) -> Config:
         elif where == "[interface]":
             if key in _HOOK_KEYS:
                 hooks[_HOOK_KEYS[key]].append(value)
+            elif key in _INTERFACE_KEYS:
+                interface.setdefault(key, []).append((number, value))
             else:
-                interface.setdefault(key, []).append(value)
+                raise BrokenFile(number, f"{key[:30]!r} is not a key of [Interface]")
         else:
             raise BrokenFile(number, "stands before the first section")
     if in_routes:
@@ -180,31 +187,39 @@ def parse(text: str) -> Config:
 
 
 def _config(
-    interface: Dict[str, List[str]],
+    interface: Dict[str, List[Tuple[int, str]]],
     sections: List[Tuple[int, Dict[str, str]]],
     table: Optional[str],
     hooks: Dict[str, List[str]],
 ) -> Config:
+    line = 1  # of the value that is being looked at
+
     def last(key: str) -> Optional[str]:
-        return interface[key][-1] if key in interface else None
+        nonlocal line
+        if key not in interface:
+            return None
+        line, value = interface[key][-1]
+        return value
 
     try:
-        private_key, port, mtu, fwmark = last("privatekey"), last("listenport"), last("mtu"), last("fwmark")
         addresses: List[str] = []
-        for value in interface.get("address", []):
-            addresses.extend(
-                check_interface_address(part, "Address") for part in value.split(",") if part.strip()
+        for number, value in interface.get("address", []):
+            line = number
+            addresses += (
+                check_interface_address(part, "Address") for part in value.replace(",", " ").split()
             )
+        private_key = last("privatekey")
+        if private_key is not None:
+            private_key = check_private_key(private_key, "PrivateKey")
+        port_text = last("listenport")
+        port = None if port_text is None else check.integer(port_text, "ListenPort", 0, 65535)
+        mtu_text = last("mtu")
+        mtu = None if mtu_text is None else check.integer(mtu_text, "MTU", 68, 65535)
+        fwmark = _fwmark(last("fwmark") or "off", "FwMark")
         if table is None:
             table = check.check_table(last("table") or "auto", "Table")
-        head = dict(
-            private_key=None if private_key is None else check_private_key(private_key, "PrivateKey"),
-            listen_port=None if port is None else check.integer(port, "ListenPort", 0, 65535) or None,
-            mtu=None if mtu is None else check.integer(mtu, "MTU", 68, 65535),
-            fwmark=0 if fwmark is None else _fwmark(fwmark, "FwMark"),
-        )
     except InvalidInput as error:
-        raise BrokenFile(1, str(error)) from None
+        raise BrokenFile(line, str(error)) from None
     peers: Dict[str, Peer] = {}
     for number, fields in sections:
         try:
@@ -213,18 +228,32 @@ def _config(
             key = check_public_key(fields["publickey"], "PublicKey")
             peers[key] = Peer(
                 key,
-                check.check_allowed_ips(fields.get("allowedips", ""), "AllowedIPs"),
+                _allowed_ips(fields.get("allowedips", "")),
                 check_preshared_key(fields.get("presharedkey", ""), "PresharedKey"),
-                check.check_keepalive(fields.get("persistentkeepalive"), "PersistentKeepalive"),
+                check.check_keepalive(
+                    fields.get("persistentkeepalive", "off").lower(), "PersistentKeepalive"
+                ),
                 check.check_endpoint(fields.get("endpoint"), "Endpoint"),
             )
         except InvalidInput as error:
             raise BrokenFile(number, str(error)) from None
     return Config(
+        private_key=private_key,
+        listen_port=port or None,
         addresses=tuple(addresses),
         peers=peers,
+        mtu=mtu,
+        fwmark=fwmark,
         table=table,
         hooks=Hooks(**{name: tuple(commands) for name, commands in hooks.items()}),
-        dns=tuple(interface.get("dns", ())),
-        **head,  # type: ignore[arg-type]
+        dns=tuple(value for _line, value in interface.get("dns", ())),
     )
+
+
+def _allowed_ips(value: str) -> Tuple[str, ...]:
+    try:
+        return check.check_allowed_ips(value, "AllowedIPs")
+    except InvalidInput:
+        # Parameters may have no host bits; in a file, wg takes them and cuts them off.
+        parts = [masked(part, "AllowedIPs") for part in value.split(",") if part.strip()]
+        return check.check_allowed_ips(parts, "AllowedIPs")
