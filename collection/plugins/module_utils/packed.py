@@ -22,7 +22,7 @@ LISTS = ("instances", "interfaces", "peers")
 
 def pack(values: Dict[str, Any]) -> str:
     """One text of printable characters out of parameters."""
-    return base64.b64encode(zlib.compress(json.dumps(values).encode("utf-8"), 1)).decode("ascii")
+    return base64.b64encode(zlib.compress(json.dumps(values, default=str).encode("utf-8"), 1)).decode("ascii")
 
 
 def unpack(text: str) -> Dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 # A slow machine is no bug, so no deadline.
 settings.register_profile(
-    "everyday", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "everyday", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("ci", settings.get_profile("everyday"), max_examples=5000)
+settings.register_profile("ci", settings.get_profile("everyday"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))

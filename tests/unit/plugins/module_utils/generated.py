@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import socket
 from collections.abc import Mapping, Sequence
 from functools import cache
 from random import Random
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
     check_allowed_ip,
-    check_interface_address,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
@@ -100,11 +100,6 @@ def _networks(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> st.Sear
 # As a person may write them; in normal form.
 networks = _any_address.flatmap(_networks)
 normal_networks = networks.map(lambda text: check_allowed_ip(text, ""))
-interface_addresses = _any_address.flatmap(
-    lambda address: st.integers(0, address.max_prefixlen).map(
-        lambda length: check_interface_address(f"{address}/{length}", "")
-    )
-)
 # Networks close together, so that they often nest and meet.
 near_networks = st.one_of(
     st.tuples(st.integers(0, 255), st.integers(22, 32)).map(
@@ -117,10 +112,6 @@ near_networks = st.one_of(
     ),
     st.sampled_from(["0.0.0.0/0", "::/0"]),
 )
-endpoints = st.tuples(
-    st.sampled_from(["192.0.2.1", "[fd00::1]", "vpn.example.com", "a", "[::ffff:192.0.2.1]"]),
-    st.integers(1, 65535),
-).map(lambda pair: f"{pair[0]}:{pair[1]}")
 # One line as it may stand in a file: no control characters, no comment.
 lines = (
     st.text(
@@ -131,34 +122,71 @@ lines = (
 )
 
 
-@st.composite
-def peers_at(draw: st.DrawFn, public_key: str) -> Peer:
-    """Any peer with this key."""
+def _key_of(rng: Random) -> str:
+    return base64.b64encode(rng.randbytes(32)).decode()
+
+
+def _network_of(rng: Random) -> str:
+    family, bits = rng.choice([(socket.AF_INET, 32), (socket.AF_INET6, 128)])
+    length = rng.choice([0, rng.randint(0, bits), bits, bits])
+    number = rng.getrandbits(bits) >> (bits - length) << (bits - length)
+    return f"{socket.inet_ntop(family, number.to_bytes(bits // 8, 'big'))}/{length}"
+
+
+def _address_of(rng: Random) -> str:
+    family, bits = rng.choice([(socket.AF_INET, 32), (socket.AF_INET6, 128)])
+    return f"{socket.inet_ntop(family, rng.randbytes(bits // 8))}/{rng.randint(0, bits)}"
+
+
+def _peer_of(rng: Random) -> Peer:
     return Peer(
-        public_key,
-        tuple(sorted(set(draw(st.lists(normal_networks, max_size=4))))),
-        draw(st.none() | public_keys),
-        draw(st.integers(0, 65535)),
-        draw(st.none() | endpoints),
+        _key_of(rng),
+        tuple(sorted({_network_of(rng) for _ in range(rng.choice([0, 1, 1, 2, 5]))})),
+        rng.choice([None, _key_of(rng)]),
+        rng.choice([0, 0, 25, rng.randint(0, 65535)]),
+        rng.choice(
+            [None, None, "192.0.2.1:1", "[fd00::1]:65535", "vpn.example.com:51820", "[::ffff:192.0.2.1]:9"]
+        ),
     )
 
 
-@st.composite
-def configs(draw: st.DrawFn) -> Config:
-    """Any config that a file can hold."""
-    names = draw(st.lists(public_keys, max_size=8, unique=True))
-    hooks = st.lists(lines, max_size=2).map(tuple)
+# Lines as they may stand in a file, beside those that hypothesis finds.
+ODD_LINES = [
+    "a=b",
+    "= x",
+    "[Peer]",
+    "echo '\u00e4 \U0001f600'",
+    "PostUp = x",
+    "\udcff",
+    "a\u2028b",
+    "%i %% {{ x }}",
+    ";",
+]
+
+
+def config_of(rng: Random, some_lines: Sequence[str] = ()) -> Config:
+    """Any config that a file can hold; hooks and names out of `some_lines` and ODD_LINES."""
+
+    def text() -> tuple[str, ...]:
+        return tuple(rng.choice([*ODD_LINES, *some_lines]) for _ in range(rng.choice([0, 0, 1, 3])))
+
     return Config(
-        private_key=draw(st.none() | private_keys),
-        listen_port=draw(st.none() | st.integers(1, 65535)),
-        addresses=tuple(draw(st.lists(interface_addresses, max_size=3, unique=True))),
-        peers={name: draw(peers_at(name)) for name in names},
-        mtu=draw(st.none() | st.integers(68, 65535)),
-        fwmark=draw(st.sampled_from([0, 1, 51820, 0xFFFFFFFF])),
-        table=draw(st.sampled_from(["auto", "off"]) | st.integers(1, 4294967295).map(str)),
-        hooks=Hooks(draw(hooks), draw(hooks), draw(hooks), draw(hooks)),
-        dns=tuple(draw(st.lists(lines, max_size=2))),
+        private_key=rng.choice([None, check_private_key(_key_of(rng), "")]),
+        listen_port=rng.choice([None, rng.randint(1, 65535)]),
+        addresses=tuple({_address_of(rng) for _ in range(rng.randint(0, 3))}),
+        peers=by_key(*(_peer_of(rng) for _ in range(rng.choice([0, 1, 2, 3, 30])))),
+        mtu=rng.choice([None, rng.randint(68, 65535)]),
+        fwmark=rng.choice([0, 1, 51820, 0xFFFFFFFF]),
+        table=rng.choice(["auto", "off", str(rng.randint(1, 4294967295))]),
+        hooks=Hooks(text(), text(), text(), text()),
+        dns=text(),
     )
+
+
+def configs() -> st.SearchStrategy[Config]:
+    """Configs as of config_of()."""
+    seeds = st.integers(0, 2**64 - 1)
+    return st.builds(lambda seed, some: config_of(Random(seed), some), seeds, st.lists(lines, max_size=2))
 
 
 # ---- out of small pools, so that what is asked for and what is there often meet

@@ -7,7 +7,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, event, given
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import plan as steps_of
@@ -386,6 +386,9 @@ def test_a_kill_while_the_table_changes_leaves_no_routes_behind() -> None:
 
 # ---- generated states
 
+# They are cheap, and thousands of them are wanted.
+many = settings(max_examples=10 * settings.default.max_examples)
+
 
 def foreign(state: InterfaceState) -> frozenset[Route]:
     """Routes that nothing of ours can have set."""
@@ -423,6 +426,7 @@ def reachable(desired: Desired, actual: InterfaceState) -> InterfaceState:
         raise
 
 
+@many
 @given(interface_states(), wishes())
 def test_the_plan_leads_to_the_target_and_then_is_empty(actual: InterfaceState, desired: Desired) -> None:
     wanted = reachable(desired, actual)
@@ -433,6 +437,7 @@ def test_the_plan_leads_to_the_target_and_then_is_empty(actual: InterfaceState, 
     assert plan(now, wanted_of(dataclasses.replace(desired, max_removals=0), now)) == []
 
 
+@many
 @given(interface_states(), wishes(states=("present",)))
 def test_whoever_does_not_change_is_not_touched(actual: InterfaceState, desired: Desired) -> None:
     wanted = reachable(desired, actual)
@@ -458,6 +463,7 @@ def test_whoever_does_not_change_is_not_touched(actual: InterfaceState, desired:
                 assert asked[one.public_key].endpoint == one.endpoint
 
 
+@many
 @given(interface_states(), wishes(), st.data())
 def test_a_kill_at_any_point_is_made_good_by_the_next_run(
     actual: InterfaceState, desired: Desired, data: st.DataObject
@@ -480,6 +486,7 @@ def test_a_kill_at_any_point_is_made_good_by_the_next_run(
     assert plan(now, again) == []
 
 
+@many
 @given(interface_states(), wishes(), st.data())
 def test_undoing_from_any_point_restores_what_was_there(
     actual: InterfaceState, desired: Desired, data: st.DataObject
@@ -508,6 +515,7 @@ def test_undoing_from_any_point_restores_what_was_there(
         assert now.unit.enabled == actual.unit.enabled
 
 
+@many
 @given(interface_states(), wishes(states=("present",)))
 def test_the_target_holds_no_more_and_no_less_than_was_asked_for(
     actual: InterfaceState, desired: Desired
