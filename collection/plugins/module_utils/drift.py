@@ -301,15 +301,17 @@ def _drop_overlaps(
 ) -> None:
     """Leave out those of `put` whose networks another peer holds; wg would move the networks silently."""
     while True:
-        overlap = first_overlap([(net, key) for key, peer in peers.items() for net in peer.allowed_ips])
+        # Those that stay as they are count as one: what overlaps among them is on the node like that already.
+        overlap = first_overlap(
+            [(net, key if key in put else "") for key, peer in peers.items() for net in peer.allowed_ips]
+        )
         if overlap is None:
             return
         (first, first_owner), (second, second_owner) = overlap
-        loser, winner, net = (
-            (second_owner, first_owner, second) if second_owner in put else (first_owner, second_owner, first)
+        loser, net, other = (
+            (second_owner, second, first) if second_owner in put else (first_owner, first, second)
         )
-        if loser not in put:
-            return  # both are on the node like that already
+        winner = next(key for key, peer in peers.items() if key != loser and other in peer.allowed_ips)
         repair.errors.append(
             {
                 "peer": loser,

@@ -30,7 +30,10 @@ class CommandFailed(WireGuardError):
     """A command on the node failed. ``stderr`` holds no secret: none is ever passed in argv or printed by wg."""
 
     def __init__(self, argv0: str, returncode: int, stderr: str) -> None:
-        super().__init__(f"{argv0} failed with exit code {returncode}: {stderr.strip() or 'no message'}")
+        # The end of a long message tells more than its beginning.
+        super().__init__(
+            f"{argv0} failed with exit code {returncode}: {stderr.strip()[-1000:] or 'no message'}"
+        )
         self.returncode = returncode
         self.stderr = stderr
 
