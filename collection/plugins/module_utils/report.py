@@ -150,6 +150,11 @@ def _file_lines(path: str, before: InterfaceState, wanted: InterfaceState) -> Li
     was = [] if before.file is None else _head(before.file)
     will = [] if wanted.file is None else _head(wanted.file)
     head = [f"file: {path}" + ("" if before.file_is_private else " (readable by others)")]
+    if was == will and before.file_is_private:
+        changes = peer_changes(before, wanted)
+        if not changes.put and not changes.remove:
+            # What differs is among the peers of the file, and none of those that run changes.
+            return head, [f"file: {path} (its peers written anew)"]
     return (
         ([] if before.file is None else head) + [line for line in was if line not in will],
         ([] if wanted.file is None else [f"file: {path}"]) + [line for line in will if line not in was],
