@@ -128,9 +128,8 @@ def _converge_one(
         if edit is not None:
             outcome.desired = desired = edit(desired, outcome.before)
         outcome.wanted = target(
-            desired, outcome.before, public_key_of, new_private_key, lambda: free_port(listen_ports().values()),
-            node.default_mtu,
-        )  # fmt: skip
+            desired, outcome.before, public_key_of, new_private_key, choose_port, node.default_mtu
+        )
         outcome.steps = plan(outcome.before, outcome.wanted)
         if have_tools():
             _check_port(desired.name, outcome.steps, outcome.wanted)

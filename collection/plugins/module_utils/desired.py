@@ -27,6 +27,7 @@ STATES = ("present", "disconnected", "absent")
 PEER_FIELDS = ("public_key", "preshared_key", "allowed_ips", "persistent_keepalive", "endpoint")
 # Fields of the registry that a peer may carry along, for reports only.
 PEER_LABELS = ("name", "peer_id")
+_PEER_KEYS = frozenset(PEER_FIELDS + PEER_LABELS)
 HOOKS = ("pre_up", "post_up", "pre_down", "post_down")
 INSTANCE_FIELDS = (
     "name",
@@ -176,18 +177,26 @@ def check_allowed_ips(value: object, field: str) -> Tuple[str, ...]:
 
 def check_peer(fields: object, field: str) -> Peer:
     """Return a whole peer out of a mapping of PEER_FIELDS (PEER_LABELS are passed over)."""
+    try:
+        return _peer(fields)
+    except InvalidInput as error:
+        raise error.within(field) from None
+
+
+def _peer(fields: object) -> Peer:
     if not isinstance(fields, Mapping):
-        raise InvalidInput(field, "is not a mapping")
-    _only(fields, PEER_FIELDS + PEER_LABELS, field)
+        raise InvalidInput("", "is not a mapping")
+    if not fields.keys() <= _PEER_KEYS:
+        _only(fields, PEER_FIELDS + PEER_LABELS, "")
     allowed = fields.get("allowed_ips")
     preshared = fields.get("preshared_key")
     endpoint = fields.get("endpoint")
     return Peer(
-        check_public_key(fields.get("public_key"), f"{field}.public_key"),
-        () if allowed is None else check_allowed_ips(allowed, f"{field}.allowed_ips"),
-        None if preshared is None else check_preshared_key(preshared, f"{field}.preshared_key"),
-        check_keepalive(fields.get("persistent_keepalive"), f"{field}.persistent_keepalive"),
-        None if endpoint is None else check_endpoint(endpoint, f"{field}.endpoint"),
+        check_public_key(fields.get("public_key"), "public_key"),
+        () if allowed is None else check_allowed_ips(allowed, "allowed_ips"),
+        None if preshared is None else check_preshared_key(preshared, "preshared_key"),
+        check_keepalive(fields.get("persistent_keepalive"), "persistent_keepalive"),
+        None if endpoint is None else check_endpoint(endpoint, "endpoint"),
     )
 
 
@@ -196,7 +205,10 @@ def check_peers(value: object, field: str) -> Dict[str, Peer]:
     network silently from one to the other)."""
     peers: Dict[str, Peer] = {}
     for index, fields in enumerate(_list(value, field)):
-        peer = check_peer(fields, f"{field}[{index}]")
+        try:
+            peer = _peer(fields)
+        except InvalidInput as error:
+            raise error.within(f"{field}[{index}]") from None
         if peer.public_key in peers:
             raise InvalidInput(f"{field}[{index}].public_key", f"{peer.public_key} is there twice")
         peers[peer.public_key] = peer

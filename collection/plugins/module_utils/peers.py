@@ -87,9 +87,9 @@ def _asked(params: Mapping[str, Any]) -> Tuple[Put, List[str]]:
         if key in put or key in gone:
             raise InvalidInput(f"{field}.public_key".lstrip("."), f"{key} is there twice")
         if state == "absent":
-            unknown = sorted(name for name in fields if name not in PEER_FIELDS + PEER_LABELS)
+            unknown = sorted(str(name) for name in fields if name not in PEER_FIELDS + PEER_LABELS)
             if unknown:
-                raise InvalidInput(f"{field}.{unknown[0]}".lstrip("."), "is no field of a peer")
+                raise InvalidInput(f"{field}.{unknown[0][:40]}".lstrip("."), "is no field of a peer")
             gone.append(key)
         else:
             put[key] = (fields, check_peer(fields, field))

@@ -1,0 +1,226 @@
+"""Reading, planning, applying, reading back and undoing, on simulated nodes that fail where they are told to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, converge, lock
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import SetPeers, Step
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
+from tests.unit.plugins.module_utils.generated import (
+    POOL_SECRETS,
+    by_key,
+    interface_state,
+    key,
+    peer,
+    private_key,
+    public_key_of,
+    running,
+    wish,
+)
+from tests.unit.plugins.module_utils.simulator import SimulatedNode
+
+GENERATED = 300
+
+
+class Fleet:
+    """Interfaces by name, and after how many steps one fails (once, or for good)."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, SimulatedNode] = {}
+        self.applied: list[tuple[str, Step]] = []
+        self.fails_at: int | None = None
+        self.fails_for = ""
+        self.for_good = False
+        self.ports: dict[str, int] = {}
+        self.taken: set[int] = set()
+
+    def has(self, name: str, state: InterfaceState) -> None:
+        self.nodes[name] = SimulatedNode(state)
+
+    def apply(self, step: Step, name: str, _path: str, _wanted: object) -> None:
+        self.applied.append((name, step))
+        if self.fails_at is not None and name in ("", self.fails_for):
+            self.fails_at -= 1
+            if self.fails_at < 0:
+                if not self.for_good:
+                    self.fails_at = None
+                parts = self.nodes[name].parts(step)
+                next(parts, None)  # half of it is done
+                raise CommandFailed("ip", 1, "RTNETLINK answers: No buffer space available")
+        self.nodes[name].apply(step)
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet()
+    monkeypatch.setattr(lock, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(converge, "read_node", lambda _names: Node())
+    monkeypatch.setattr(
+        converge, "read_units", lambda wanted: {one.name: made.nodes[one.name].now.unit for one in wanted}
+    )
+    monkeypatch.setattr(
+        converge, "interface_state", lambda _node, name, _path, _unit, _known=None: made.nodes[name].state()
+    )
+    monkeypatch.setattr(converge, "apply_step", made.apply)
+    monkeypatch.setattr(converge, "public_key_of", public_key_of)
+    monkeypatch.setattr(converge, "new_private_key", lambda: private_key(9))
+    monkeypatch.setattr(converge, "choose_port", lambda: 45678)
+    monkeypatch.setattr(converge, "have_tools", lambda: True)
+    monkeypatch.setattr(converge, "listen_ports", lambda: made.ports)
+    monkeypatch.setattr(converge, "port_is_free", lambda port: port not in made.taken)
+    return made
+
+
+def cases() -> Iterator[tuple[int, InterfaceState, Desired]]:
+    for number in range(GENERATED):
+        rng = Random(number)
+        yield number, interface_state(rng), wish(rng, ("present", "present", "disconnected"))
+
+
+def counts(state: InterfaceState) -> object:
+    """What an undone run must have left as it was. Where a device roamed to, a mode that was too open, and a unit
+    whose interface had gone away are better than before."""
+    device = state.device and (
+        dataclasses.replace(state.device, peers={}),
+        {name: one[:4] for name, one in state.device.peers.items()},
+    )
+    link = state.link and (state.link.addresses, state.link.mtu)
+    return device, link, state.routes, state.file, state.unit and state.unit.enabled
+
+
+def test_check_mode_and_real_run_say_the_same_and_the_second_run_nothing(fleet: Fleet) -> None:
+    for number, there, desired in cases():
+        fleet.has("wg0", there)
+        fleet.applied.clear()
+        (check,) = converge.converge([desired], check_mode=True)
+        assert fleet.applied == []
+        assert fleet.nodes["wg0"].state() == dataclasses.replace(
+            there, config=fleet.nodes["wg0"].state().config
+        )
+        (real,) = converge.converge([desired])
+        assert (check.steps, check.error) == (real.steps, real.error), f"case {number}"
+        if real.error is not None:
+            assert fleet.applied == [], f"case {number}"
+            continue
+        assert [step for _name, step in fleet.applied] == real.steps, f"case {number}"
+        (again,) = converge.converge([dataclasses.replace(desired, max_removals=0)])
+        assert (again.steps, again.error) == ([], None), f"case {number}"
+
+
+def test_a_failure_anywhere_is_undone_and_the_next_run_succeeds(fleet: Fleet) -> None:
+    failures = 0
+    for number, there, desired in cases():
+        fleet.has("wg0", there)
+        (whole,) = converge.converge([desired], check_mode=True)
+        if not whole.steps or whole.error:
+            continue
+        fails_at = Random(number).randrange(len(whole.steps))
+        fleet.fails_for, fleet.fails_at = "wg0", fails_at
+        (outcome,) = converge.converge([desired])
+        failures += 1
+        assert outcome.error is not None
+        assert "No buffer space available (undone: wg0 is as it was before)" in outcome.error, (
+            f"case {number}"
+        )
+        assert counts(fleet.nodes["wg0"].state()) == counts(there), f"case {number}, step {fails_at}"
+        assert not any(secret[:32] in outcome.error for secret in POOL_SECRETS)
+        assert fleet.fails_at is None
+        (outcome,) = converge.converge([desired])
+        assert outcome.error is None, f"case {number}"
+    assert failures > GENERATED / 3
+
+
+def test_a_failure_of_the_undoing_is_told(fleet: Fleet) -> None:
+    fleet.has("wg0", running(by_key(peer(1))))
+    fleet.fails_for, fleet.fails_at, fleet.for_good = "wg0", 1, True
+    (outcome,) = converge.converge([Desired("wg0", listen_port=7, mtu=1300)])
+    assert outcome.error is not None
+    assert "undoing it failed too" in outcome.error
+    assert "run again when the cause is mended" in outcome.error
+
+
+def test_what_does_not_stick_is_a_failure_and_undone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that says yes and does nothing."""
+    before = running(by_key(peer(1, "10.0.0.1/32")))
+    fleet.has("wg0", before)
+
+    def deaf(step: Step, name: str, path: str, wanted: object) -> None:
+        if not isinstance(step, SetPeers):
+            fleet.apply(step, name, path, wanted)
+
+    monkeypatch.setattr(converge, "apply_step", deaf)
+    (outcome,) = converge.converge([Desired("wg0", peers=by_key(peer(1, "10.0.0.9/32"), peer(2)))])
+    assert outcome.error is not None
+    assert outcome.error.startswith("read back after applying, wg0 still needs: add 1 peer and update 1 peer")
+    assert outcome.error.endswith("(undone: wg0 is as it was before)")
+    assert fleet.nodes["wg0"].state() == before
+
+
+def test_one_that_fails_does_not_hold_up_the_others(fleet: Fleet) -> None:
+    for number in range(4):
+        fleet.has(f"wg{number}", dataclasses.replace(running(by_key(peer(number))), file=None, config=None))
+    fleet.fails_for, fleet.fails_at, fleet.for_good = "wg1", 0, True
+    wanted = [Desired(f"wg{number}", peers=by_key(peer(number), peer(99))) for number in range(3)]
+    wanted.append(Desired("wg3", peers={}))  # refused
+    outcomes = converge.converge(wanted)
+    assert [outcome.error is None for outcome in outcomes] == [True, False, True, False]
+    for number in (0, 2):
+        assert key(99) in fleet.nodes[f"wg{number}"].state().device.peers  # type: ignore[union-attr]
+    assert {name for name, _step in fleet.applied if name == "wg3"} == set()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ([Desired("wg0"), Desired("wg1"), Desired("wg0")], "instances[2].name"),
+        ([Desired("wg0", listen_port=5), Desired("wg1", listen_port=5)], "instances[1].listen_port"),
+    ],
+)
+def test_a_call_that_contradicts_itself_does_nothing(fleet: Fleet, wanted: list[Desired], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        converge.converge(wanted)
+    assert caught.value.field == field
+    assert fleet.applied == []
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+@pytest.mark.parametrize("holder", ["wg7", "another program"])
+def test_a_port_in_use_is_refused_before_anything_is_done(
+    fleet: Fleet, check_mode: bool, holder: str
+) -> None:
+    fleet.has("wg0", running())
+    if holder == "wg7":
+        fleet.ports["wg7"] = 7
+    else:
+        fleet.taken.add(7)
+    (outcome,) = converge.converge([Desired("wg0", listen_port=7)], check_mode)
+    assert outcome.error == f"listen_port 7 of wg0 is in use by {holder} on this node"
+    assert fleet.applied == []
+
+
+def test_the_own_port_is_not_in_use_by_another(fleet: Fleet) -> None:
+    fleet.has("wg0", running())
+    fleet.ports["wg0"] = 51820
+    fleet.taken.add(51820)
+    (outcome,) = converge.converge([Desired("wg0", private_key=private_key(2))])
+    assert outcome.error is None
+    assert summary(outcome.steps) == ["rewrite the config file", "set private key"]
+
+
+def test_check_mode_on_a_node_without_wireguard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the above: the real functions, on a node where there is no program at all."""
+    monkeypatch.setattr(commands, "SEARCH_PATH", str(tmp_path))
+    (outcome,) = converge.converge([Desired("wg0", config_dir=str(tmp_path / "etc"))], check_mode=True)
+    assert outcome.error is None
+    assert "create the interface" in summary(outcome.steps)
+    assert list(tmp_path.iterdir()) == []

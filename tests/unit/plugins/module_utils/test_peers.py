@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import peers as work
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
+from tests.unit.plugins.module_utils.generated import by_key, key, peer, preshared_key, running
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({}, "public_key"),
+        ({"public_key": "x"}, "public_key"),
+        ({"public_key": key(1), "state": "gone"}, "state"),
+        ({"public_key": key(1), "allowed_ips": ["10.0.0.1/24"]}, "allowed_ips[0]"),
+        ({"public_key": key(1), "preshared_key": "hunter2"}, "preshared_key"),
+        ({"public_key": key(1), "persistent_keepalive": -1}, "persistent_keepalive"),
+        ({"public_key": key(1), "endpoint": "x"}, "endpoint"),
+        ({"public_key": key(1), "peers": []}, "public_key"),
+        ({"peers": {}}, "peers"),
+        ({"peers": [5]}, "peers[0]"),
+        (
+            {"peers": [{"public_key": key(1)}, {"public_key": key(1), "state": "absent"}]},
+            "peers[1].public_key",
+        ),
+        ({"peers": [{"public_key": key(1), "state": "up"}]}, "peers[0].state"),
+        ({"peers": [{"public_key": key(1), "psk": 5}]}, "peers[0]"),
+        ({"peers": [{"public_key": key(1), "psk": 5, "state": "absent"}]}, "peers[0].psk"),
+        ({"peers": [{"public_key": key(1), "x" * 1_000_000: 5, 5: 5, "state": "absent"}]}, "peers[0].5"),
+        ({"peers": [{"public_key": key(1), "x" * 1_000_000: 5, "state": "absent"}]}, "peers[0]." + "x" * 40),
+        ({"peers": [{"public_key": key(1), "endpoint": "x"}]}, "peers[0].endpoint"),
+    ],
+)
+def test_parameters_are_checked_and_named(params: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        work._asked(params)
+    assert caught.value.field == field
+    assert len(str(caught.value)) < 300
+    assert "hunter2" not in str(caught.value)
+
+
+def edited(params: dict[str, Any], actual: InterfaceState) -> Desired:
+    put, gone = work._asked(params)
+    return work._edit(Desired("wg0"), actual, put, gone)
+
+
+LIVE = by_key(
+    peer(1, "10.0.0.1/32", preshared_key=preshared_key(1), persistent_keepalive=25, endpoint="192.0.2.9:9"),
+    peer(2, "10.0.0.2/32"),
+)
+
+
+def test_what_is_not_given_stays_as_it_is_and_others_are_kept() -> None:
+    wanted = edited({"public_key": key(1), "allowed_ips": ["10.0.0.7"]}, running(LIVE))
+    assert wanted.peers == {
+        key(1): Peer(key(1), ("10.0.0.7/32",), preshared_key(1), 25, "192.0.2.9:9"),
+        key(2): LIVE[key(2)],
+    }
+    assert wanted.enabled is None
+
+
+def test_a_learned_endpoint_is_not_asked_for() -> None:
+    there = running(LIVE)
+    assert there.config is not None
+    filed = {name: one._replace(endpoint=None) for name, one in LIVE.items()}
+    there = dataclasses.replace(there, config=dataclasses.replace(there.config, peers=filed))
+    assert edited({"public_key": key(2), "state": "absent"}, there).peers == {key(1): filed[key(1)]}
+
+
+def test_a_field_may_be_taken_away() -> None:
+    params = {"public_key": key(1), "preshared_key": "", "persistent_keepalive": 0, "allowed_ips": []}
+    assert edited(params, running(LIVE)).peers[key(1)][:4] == (key(1), (), None, 0)  # type: ignore[index]
+
+
+def test_an_overlap_with_a_peer_that_is_there_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="allowed_ips of two peers overlap"):
+        edited({"public_key": key(3), "allowed_ips": ["10.0.0.0/24"]}, running(LIVE))
+
+
+def test_a_network_may_move_in_one_call() -> None:
+    peers = [{"public_key": key(1), "state": "absent"}, {"public_key": key(3), "allowed_ips": ["10.0.0.1"]}]
+    wanted = edited({"peers": peers}, running(LIVE))
+    assert wanted.peers == {key(2): LIVE[key(2)], key(3): peer(3, "10.0.0.1/32")}
+
+
+def test_naming_a_peer_is_leave_to_remove_it() -> None:
+    many = by_key(*(peer(number) for number in range(50)))
+    wanted = edited({"peers": [{"public_key": name, "state": "absent"} for name in many]}, running(many))
+    assert wanted.peers == {}
+    assert (wanted.max_removals or 0) >= 50
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (InterfaceState(), "^there is no such interface; bring it up with wg_instance first$"),
+        (dataclasses.replace(running(), device=None, link=None), "^only its config file is there"),
+        (InterfaceState(file="x"), "^only its config file is there"),
+    ],
+)
+def test_an_interface_that_is_down_is_refused(there: InterfaceState, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        edited({"public_key": key(1)}, there)
+
+
+def test_a_peer_of_no_interface_is_gone_already() -> None:
+    assert edited({"public_key": key(1), "state": "absent"}, InterfaceState()).state == "disconnected"
