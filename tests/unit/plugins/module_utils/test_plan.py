@@ -387,7 +387,7 @@ def test_a_kill_while_the_table_changes_leaves_no_routes_behind() -> None:
 # ---- generated states
 
 # They are cheap, and thousands of them are wanted.
-many = settings(max_examples=10 * settings.default.max_examples)
+many = settings(max_examples=6 * settings.default.max_examples)
 
 
 def foreign(state: InterfaceState) -> frozenset[Route]:

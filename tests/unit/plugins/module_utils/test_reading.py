@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import reading
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import (
+    Node,
+    free_port,
+    interface_state,
+    port_is_free,
+    read_node,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Config,
+    Device,
+    Link,
+    Route,
+    Unit,
+)
+from tests.unit.plugins.module_utils.generated import by_key, peer, private_key, public_key_of
+
+ADDRESSES = [
+    {},
+    {
+        "ifname": "lo",
+        "flags": ["LOOPBACK", "UP"],
+        "mtu": 65536,
+        "addr_info": [{"local": "127.0.0.1", "prefixlen": 8}],
+    },
+    {"ifname": "eth0", "flags": ["BROADCAST", "UP"], "mtu": 1500, "addr_info": []},
+    {
+        "ifname": "wg0",
+        "flags": ["POINTOPOINT", "NOARP", "UP", "LOWER_UP"],
+        "mtu": 1420,
+        "linkinfo": {"info_kind": "wireguard"},
+        "addr_info": [{"local": "10.0.0.1", "prefixlen": 24}, {"local": "fd00::1", "prefixlen": 64}, {}],
+    },
+    {
+        "ifname": "wg1",
+        "flags": ["POINTOPOINT"],
+        "mtu": 1380,
+        "linkinfo": {"info_kind": "tun"},
+        "addr_info": [],
+    },
+    {"ifname": "tap9", "flags": [], "mtu": 1500, "linkinfo": {"info_kind": "tun"}, "addr_info": []},
+    {"ifname": "wg5", "flags": [], "mtu": 1500, "linkinfo": {"info_kind": "dummy"}, "addr_info": []},
+]
+ROUTES_4 = [
+    {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "protocol": "static"},
+    {"dst": "10.0.0.0/24", "dev": "wg0", "protocol": "kernel"},
+    {"dst": "10.9.0.0/16", "dev": "wg0", "protocol": "boot"},
+    {"dst": "10.8.0.1", "dev": "wg0", "table": "51820"},
+    {"dst": "default", "dev": "wg0", "table": 77},
+    {"dst": "10.7.0.0/16", "nexthops": []},
+]
+ROUTES_6 = [
+    {"dst": "fd09::/64", "dev": "wg0"},
+    {"dst": "fd08::1", "dev": "wg0"},
+    {"dst": "default", "dev": "wg0"},
+]
+DEVICE = f"{private_key(1)}\t{public_key_of(private_key(1))}\t51820\toff\n"
+
+
+class Programs:
+    """What ip and wg answer; `asked` are the commands that were run."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.dumps = {"wg0": DEVICE, "wg1": DEVICE}
+        self.unreadable: dict[str, str] = {}
+
+    def run(self, argv: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        del check
+        self.asked.append(argv)
+        if argv[0] == "ip":
+            entries = ADDRESSES if "address" in argv else ROUTES_4 if "-4" in argv else ROUTES_6
+            return subprocess.CompletedProcess(argv, 0, json.dumps(entries), "")
+        if argv[2] != "all":
+            if argv[2] in self.dumps:
+                return subprocess.CompletedProcess(argv, 0, self.dumps[argv[2]], "")
+            return subprocess.CompletedProcess(argv, 1, "", f"Unable to access interface {argv[2]}: Broken")
+        out = "".join(f"{name}\t{line}\n" for name, text in self.dumps.items() for line in text.splitlines())
+        err = "".join(f"Unable to access interface {name}: {why}\n" for name, why in self.unreadable.items())
+        return subprocess.CompletedProcess(argv, 1 if err else 0, out, err)
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+    made = Programs()
+    monkeypatch.setattr(reading, "run", made.run)
+    return made
+
+
+@pytest.mark.parametrize("names", [None, ["wg0"], ["wg0", "wg1", "wg5", "wg9"]], ids=["all", "one", "many"])
+def test_a_node_is_read_by_a_few_commands(programs: Programs, names: list[str] | None) -> None:
+    node = read_node(names)
+    assert len(programs.asked) == 4
+    assert node.links["wg0"] == Link(True, 1420, frozenset({"10.0.0.1/24", "fd00::1/64"}))
+    assert node.links["wg1"].up is False
+    assert node.devices["wg0"] == Device(private_key(1), public_key_of(private_key(1)), 51820, 0, {})
+    assert node.routes["wg0"] == {
+        Route("10.9.0.0/16", "main"),
+        Route("10.8.0.1/32", "51820"),
+        Route("0.0.0.0/0", "77"),
+        Route("fd09::/64", "main"),
+        Route("fd08::1/128", "main"),
+        Route("::/0", "main"),
+    }
+    assert node.unreadable == {}
+    assert node.default_mtu() == 1420
+
+
+def test_the_default_mtu_without_a_way_out() -> None:
+    assert Node().default_mtu() == 1420
+    assert Node(links={"ppp0": Link(True, 1492, frozenset())}, default_device="ppp0").default_mtu() == 1412
+
+
+@pytest.mark.parametrize("names", [["wg0"], None], ids=["one", "all"])
+def test_an_interface_that_wg_cannot_read_is_not_taken_for_a_missing_one(
+    programs: Programs, names: list[str] | None
+) -> None:
+    del programs.dumps["wg0"]
+    programs.unreadable["wg0"] = "Protocol not supported"
+    node = read_node(names)
+    assert "wg0" in node.unreadable
+    with pytest.raises(WireGuardError, match=r"^wg0 is there but cannot be read: "):
+        interface_state(node, "wg0", "/nonexistent/wg0.conf", None)
+
+
+def test_an_interface_that_the_dump_leaves_out_is_unreadable(programs: Programs) -> None:
+    del programs.dumps["wg0"]
+    assert read_node(None).unreadable == {"wg0": "wg show all dump does not name it"}
+
+
+def test_a_dump_cut_short_is_refused(programs: Programs) -> None:
+    programs.dumps["wg0"] = DEVICE[:-5]
+    with pytest.raises(IncompleteDump):
+        read_node(["wg0"])
+
+
+def test_an_answer_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "run", lambda argv: subprocess.CompletedProcess(argv, 0, "Object", ""))
+    with pytest.raises(WireGuardError, match=r"^ip -json -details address show did not answer in JSON$"):
+        read_node([])
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize(("name", "kind"), [("eth0", "hardware"), ("wg5", "dummy"), ("tap9", "tun")])
+def test_an_interface_of_another_kind_is_left_alone(name: str, kind: str) -> None:
+    with pytest.raises(
+        Refused, match=rf"^{name} exists on this node and is not a WireGuard interface .* {kind}\)$"
+    ):
+        interface_state(read_node([name]), name, "/nonexistent/x.conf", None)
+
+
+CONFIG = Config(private_key(1), 51820, (), by_key(peer(1, "10.0.0.1/32")))
+
+
+@pytest.mark.usefixtures("programs")
+def test_the_state_of_an_interface(tmp_path: Path) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text(render(CONFIG))
+    path.chmod(0o600)
+    state = interface_state(read_node(["wg0"]), "wg0", str(path), Unit(True, False))
+    assert (state.config, state.file, state.file_is_private) == (CONFIG, render(CONFIG), True)
+    assert state.unit == Unit(True, False)
+    assert state.device is not None
+    path.chmod(0o640)
+    assert not interface_state(read_node(["wg0"]), "wg0", str(path), None).file_is_private
+
+
+@pytest.mark.parametrize("raw", [b"[Interface\n", b"", b"\xff\xfe\x00", b"PrivateKey = x"])
+def test_a_broken_file_is_a_file_without_meaning(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_bytes(raw)
+    state = interface_state(Node(), "wg0", str(path), None)
+    assert state.config is None
+    assert state.file is not None
+
+
+def test_nothing_is_there() -> None:
+    state = interface_state(Node(), "wg0", "/nonexistent/wg0.conf", None)
+    assert (state.device, state.link, state.file, state.config, state.routes) == (
+        None,
+        None,
+        None,
+        None,
+        frozenset(),
+    )
+
+
+def test_a_file_that_is_known_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_text(render(CONFIG))
+    known = interface_state(Node(), "wg0", str(path), None)
+    monkeypatch.setattr(reading, "parse", lambda _text: pytest.fail("parsed again"))
+    assert interface_state(Node(), "wg0", str(path), None, known).config is known.config
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_port_that_a_program_receives_on_is_not_free(family: socket.AddressFamily) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as program:
+        program.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        port = program.getsockname()[1]
+        assert not port_is_free(port)
+    assert port_is_free(port)
+
+
+def test_a_free_port_is_free_and_none_of_those_taken() -> None:
+    taken = range(1, 40_000)
+    port = free_port(taken)
+    assert port not in taken
+    assert port_is_free(port)
