@@ -15,30 +15,38 @@ from functools import lru_cache
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 
 
-def _split(text: object, field: str) -> tuple[int, int, int, str]:
-    """Return (bits, address as a number, prefix length, normal text of the address)."""
-    if not isinstance(text, str):
-        raise InvalidInput(field, "is not an address")
+# The same few texts come up again and again: in the parameters, in the dump, in the file and in the routes.
+@lru_cache(maxsize=1 << 18)
+def _parsed(text: str) -> tuple[int, int, int, str]:
+    """Return (bits, address as a number, prefix length, normal text with the length). Raises ValueError."""
     host, slash, prefix = text.strip().partition("/")
     family, bits = (socket.AF_INET6, 128) if ":" in host else (socket.AF_INET, 32)
     try:
         packed = socket.inet_pton(family, host)
     except (OSError, ValueError, UnicodeError):
-        raise InvalidInput(field, f"{shown(text)} is not an IPv4 or IPv6 address") from None
+        raise ValueError(f"{shown(text)} is not an IPv4 or IPv6 address") from None
     if not slash:
         length = bits
     elif prefix.isascii() and prefix.isdigit() and len(prefix) <= 3 and int(prefix) <= bits:
         length = int(prefix)
     else:
-        raise InvalidInput(field, f"{shown(text)} has a prefix length that is not between 0 and {bits}")
-    return bits, int.from_bytes(packed, "big"), length, socket.inet_ntop(family, packed)
+        raise ValueError(f"{shown(text)} has a prefix length that is not between 0 and {bits}")
+    return bits, int.from_bytes(packed, "big"), length, f"{socket.inet_ntop(family, packed)}/{length}"
 
 
-# The same few texts come up again and again: in the parameters, in the dump, in the file and in the routes.
+def _checked(text: object, field: str) -> tuple[int, int, int, str]:
+    if not isinstance(text, str):
+        raise InvalidInput(field, "is not an address")
+    try:
+        return _parsed(text)
+    except ValueError as error:
+        raise InvalidInput(field, str(error)) from None
+
+
 @lru_cache(maxsize=1 << 18)
 def network(text: str) -> tuple[int, int, int]:
     """Return (bits, first address as a number, prefix length) of a text in normal form, host bits cut off."""
-    bits, number, length, _host = _split(text, "network")
+    bits, number, length, _normal = _parsed(text)
     return bits, number & ~((1 << (bits - length)) - 1), length
 
 
@@ -48,15 +56,15 @@ def check_allowed_ip(text: object, field: str) -> str:
     A bare address means one host. Host bits are refused: wg would mask them with no more than a warning, and the
     peer would get more than was asked for.
     """
-    bits, number, length, host = _split(text, field)
+    bits, number, length, normal = _checked(text, field)
     if number & ((1 << (bits - length)) - 1):
         raise InvalidInput(field, f"{shown(text)} has host bits set; the network is {masked(text, field)}")
-    return f"{host}/{length}"
+    return normal
 
 
 def masked(text: object, field: str) -> str:
     """Return a network in normal form, host bits cut off."""
-    bits, number, length, _host = _split(text, field)
+    bits, number, length, _normal = _checked(text, field)
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
     first = number & ~((1 << (bits - length)) - 1)
     return f"{socket.inet_ntop(family, first.to_bytes(bits // 8, 'big'))}/{length}"
@@ -64,8 +72,7 @@ def masked(text: object, field: str) -> str:
 
 def check_interface_address(text: object, field: str) -> str:
     """Return an interface's address with its prefix length in normal form, ``10.0.0.1/24``."""
-    _bits, _number, length, host = _split(text, field)
-    return f"{host}/{length}"
+    return _checked(text, field)[3]
 
 
 def covered(inner: tuple[int, int, int], outer: tuple[int, int, int]) -> bool:

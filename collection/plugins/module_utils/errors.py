@@ -21,6 +21,10 @@ class InvalidInput(WireGuardError):
         self.field = field
         self.problem = problem
 
+    def within(self, field: str) -> InvalidInput:
+        """The same error, seen from outside: `field` is what holds the field that is wrong."""
+        return InvalidInput(".".join(part for part in (field, self.field) if part), self.problem)
+
 
 class Refused(WireGuardError):
     """The request is well formed, but carrying it out would do harm; nothing was applied."""

@@ -15,7 +15,7 @@ from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Tuple
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import is_private, read_text
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import BrokenFile, parse
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import BrokenFile, parse_beside
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump, parse_dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
@@ -29,7 +29,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 
 # Up to so many interfaces are read one by one; above, one command reads all that there are.
 ONE_BY_ONE = 3
-_UNREADABLE = re.compile(r"^Unable to access interface (\S+?):? ?(.*)$", re.MULTILINE)
+_UNREADABLE = re.compile(r"^Unable to access interface ([^\s:]+):? ?(.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -143,8 +143,9 @@ def interface_state(
     if text is not None and known is not None and text == known.file:
         config = known.config
     elif text is not None:
+        device = node.devices.get(name)
         try:
-            config = parse(text)
+            config = parse_beside(text, device.peers if device else {})
         except BrokenFile:
             config = None
     return InterfaceState(

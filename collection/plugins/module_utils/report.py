@@ -28,6 +28,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     StopUnit,
     WriteFile,
     peer_changes,
+    replace_endpoint,
     route_changes,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
@@ -196,7 +197,15 @@ def _peer_lines(before: InterfaceState, wanted: InterfaceState) -> Lines:
     changes = peer_changes(before, wanted)
     put = {peer.public_key: peer for peer in changes.put}
     keys = sorted([*changes.before, *changes.added])
-    old = [_peer_line(changes.before[key]) for key in keys[:DIFF_PEERS] if key in changes.before]
+    # Where devices were last seen is nobody's change: an endpoint is shown where it is asked for, and what was before.
+    asked = before.config.peers if before.config else {}
+    shown = {
+        key: replace_endpoint(
+            peer, asked[key].endpoint if key in asked and key in put and put[key].endpoint else None
+        )
+        for key, peer in changes.before.items()
+    }
+    old = [_peer_line(shown[key]) for key in keys[:DIFF_PEERS] if key in shown]
     new = [_peer_line(put[key]) for key in keys[:DIFF_PEERS] if key in put]
     if len(keys) > DIFF_PEERS:
         new.append(f"({len(keys) - DIFF_PEERS} more peers change)")
@@ -243,4 +252,6 @@ def _peer_line(peer: Peer) -> str:
         parts.append(f"keepalive {peer.persistent_keepalive}")
     if peer.preshared_key:
         parts.append(f"preshared_key {fingerprint(peer.preshared_key)}")
+    if peer.endpoint:
+        parts.append(f"endpoint {peer.endpoint}")
     return " ".join(parts)

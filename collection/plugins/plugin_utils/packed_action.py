@@ -40,7 +40,8 @@ class PackedAction(ActionBase):  # type: ignore[misc]
                     f"src and {self.src_fills} are two ways to say the same: set one of them"
                 )
             arguments[self.src_fills] = self.from_src(str(arguments.pop("src")))
-        lists = {name: arguments.pop(name) for name in LISTS if isinstance(arguments.get(name), list)}
+        # What is no list goes the same way: the module then says so, and names the parameter.
+        lists = {name: arguments.pop(name) for name in LISTS if arguments.get(name) is not None}
         if lists:
             arguments["_packed"] = pack(lists)
         result.update(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
     BrokenFile,
     parse,
+    parse_beside,
     render,
     render_for_wg,
 )
@@ -41,6 +42,19 @@ def test_one_meaning_has_one_text(config: Config) -> None:
     )
     assert render(again) == render(config)
     assert render(parse(render(config))) == render(config)
+
+
+@given(configs(), configs(), st.booleans())
+def test_what_runs_makes_no_difference_to_what_a_file_says(config: Config, other: Config, same: bool) -> None:
+    live = {name: there._replace(endpoint="192.0.2.7:4000") for name, there in config.peers.items()}
+    text = render(config)
+    assert parse_beside(text, live if same else other.peers) == parse(text)
+    lines = text.splitlines(keepends=True)
+    if config.peers:
+        cut = "".join(lines[:-1])
+        assert parse_beside(cut, live) == parse(cut)
+        added = text + "PersistentKeepalive = 77\n"
+        assert parse_beside(added, live) == parse(added)
 
 
 @given(configs(), st.integers(0, 2**32))

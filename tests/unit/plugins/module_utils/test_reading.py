@@ -201,7 +201,7 @@ def test_a_file_that_is_known_is_not_parsed_again(tmp_path: Path, monkeypatch: p
     path = tmp_path / "wg0.conf"
     path.write_text(render(CONFIG))
     known = interface_state(Node(), "wg0", str(path), None)
-    monkeypatch.setattr(reading, "parse", lambda _text: pytest.fail("parsed again"))
+    monkeypatch.setattr(reading, "parse_beside", lambda *_: pytest.fail("parsed again"))
     assert interface_state(Node(), "wg0", str(path), None, known).config is known.config
 
 

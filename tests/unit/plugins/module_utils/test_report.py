@@ -35,7 +35,7 @@ from tests.unit.plugins.module_utils.generated import (
 )
 
 NEW_KEY = private_key(9)
-many = settings(max_examples=10 * settings.default.max_examples)
+many = settings(max_examples=6 * settings.default.max_examples)
 
 
 def wanted_of(desired: Desired, actual: InterfaceState) -> InterfaceState:
@@ -103,6 +103,25 @@ def test_a_change_of_one_peer_shows_that_peer_alone() -> None:
             f"peer: {key(4)} allowed_ips 10.0.0.4/32, 10.0.9.0/24 keepalive 25",
         ],
     )
+
+
+def test_an_endpoint_is_shown_where_it_is_asked_for() -> None:
+    there = running(by_key(peer(1, endpoint="192.0.2.1:7"), peer(2)))
+    roamed = {
+        number: found._replace(endpoint="192.0.2.99:9")
+        for number, found in there.device.peers.items()  # type: ignore[union-attr]
+    }
+    there = dataclasses.replace(there, device=dataclasses.replace(there.device, peers=roamed))  # type: ignore[type-var]
+    desired = Desired("wg0", peers=by_key(peer(1, endpoint="192.0.2.2:8"), peer(2, "10.0.0.2/32")))
+    before, after = diff_of(desired, there)
+    assert set(before[1:]) == {
+        f"peer: {key(1)} allowed_ips (none) endpoint 192.0.2.1:7",
+        f"peer: {key(2)} allowed_ips (none)",
+    }
+    assert set(after[1:]) == {
+        f"peer: {key(1)} allowed_ips (none) endpoint 192.0.2.2:8",
+        f"peer: {key(2)} allowed_ips 10.0.0.2/32",
+    }
 
 
 def test_keys_are_shown_by_their_fingerprints() -> None:
