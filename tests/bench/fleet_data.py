@@ -25,7 +25,7 @@ def instance(name: str, port: int, subnet: str, peers: int) -> dict[str, Any]:
         "listen_port": port,
         "addresses": [f"{first + 1}/{network.prefixlen}"],
         "peers": [
-            {"public_key": key(), "allowed_ips": [f"{first + 2 + number}/32"], "persistent_keepalive": 25}
+            {"public_key": key(), "allowed_ips": [f"{first + 2 + number}/32"]}
             for number in range(peers)
         ],
     }
@@ -44,5 +44,5 @@ def wg_quick_file(entry: dict[str, Any]) -> str:
     lines += [f"Address = {address}" for address in entry["addresses"]]
     for peer in entry["peers"]:
         lines += ["", "[Peer]", f"PublicKey = {peer['public_key']}"]
-        lines += [f"AllowedIPs = {', '.join(peer['allowed_ips'])}", "PersistentKeepalive = 25"]
+        lines += [f"AllowedIPs = {', '.join(peer['allowed_ips'])}"]
     return "\n".join(lines) + "\n"
