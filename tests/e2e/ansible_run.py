@@ -35,7 +35,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Dumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+def _unsafe(dumper: yaml.SafeDumper, text: Unsafe) -> yaml.ScalarNode:
+    # Ansible reads an empty text with this tag as null.
+    return dumper.represent_scalar("!unsafe" if text else "tag:yaml.org,2002:str", str(text), style='"')
+
+
+_Dumper.add_representer(Unsafe, _unsafe)
 _Dumper.add_representer(Vaulted, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
 
 

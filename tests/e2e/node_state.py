@@ -96,7 +96,12 @@ def parse_state(text: str) -> NodeState:
                 "kind": link.get("linkinfo", {}).get("info_kind", ""),
                 "flags": sorted(link["flags"]),
                 "mtu": link["mtu"],
-                "addresses": sorted(f"{entry['local']}/{entry['prefixlen']}" for entry in link["addr_info"]),
+                # The kernel gives each new interface another link-local address.
+                "addresses": sorted(
+                    f"{entry['local']}/{entry['prefixlen']}"
+                    for entry in link["addr_info"]
+                    if not entry["local"].startswith("fe80:")
+                ),
             }
     routes = [
         {**route, "family": family}
@@ -146,7 +151,7 @@ def _interfaces(dump: str, links: Mapping[str, Any], routes: list[dict[str, Any]
             peers[name],
             "UP" in link["flags"],
             link["mtu"],
-            frozenset(text for text in link["addresses"] if not text.startswith("fe80:")),
+            frozenset(link["addresses"]),
             frozenset(
                 (_network(route["dst"], route["family"]), str(route.get("table", "main")))
                 for route in routes

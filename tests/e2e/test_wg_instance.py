@@ -117,7 +117,7 @@ ROWS = numbered([
     changes("address added", {"addresses": [*SUBNETS, "10.<n>.9.1/24"]}),
     changes("address removed", {"addresses": ["fd00:<n>::1/64"]},
             routes=(("10.<n>.0.2/32", "main"), ("10.<n>.0.3/32", "main"))),
-    changes("addresses replaced", {"addresses": ["10.<n>.0.254/25", "fd00:<n>:0::99/64"]},
+    changes("addresses replaced", {"addresses": ["10.<n>.0.254/25", "fd00:<n>::99/64"]},
             routes=(("10.<n>.0.2/32", "main"), ("10.<n>.0.3/32", "main"))),
     changes("all at once", {
         "private_key": "<key2>", "listen_port": "<port2>", "mtu": 1280, "fwmark": 9, "addresses": ["10.<n>.7.1/24"],
