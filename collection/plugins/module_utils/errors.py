@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class WireGuardError(Exception):
     """Base of all errors that a module turns into ``fail_json``."""
@@ -46,7 +48,13 @@ class ApplyFailed(WireGuardError):
     """Applying failed half-way; the message says whether the interface is back to what it was before."""
 
 
+# A key that was put in the wrong place is a secret all the same.
+_KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
+
+
 def shown(value: object) -> str:
-    """`value` as it may stand in a message: quoted, on one line, and not longer than 60 characters."""
-    text = repr(value) if isinstance(value, str) else repr(str(value))
+    """`value` as it may stand in a message: quoted, on one line, not longer than 60 characters, and without what
+    looks like a key."""
+    text = value if isinstance(value, str) else str(value)
+    text = repr(_KEY_LIKE.sub("(hidden)", text[:4096]))
     return text if len(text) <= 60 else text[:56] + "...'"

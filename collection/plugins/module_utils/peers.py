@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Mapping, Set, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import converge
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
@@ -63,7 +63,7 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
 Put = Dict[str, Tuple[Mapping[str, Any], Peer]]
 
 
-def _asked(params: Mapping[str, Any]) -> Tuple[Put, List[str]]:
+def _asked(params: Mapping[str, Any]) -> Tuple[Put, Set[str]]:
     """The peers to put (the fields that were given, and their checked form) and the keys of those that shall go."""
     batch, prefix = params.get("peers"), "peers[{}]"
     default_state = params.get("state") or "present"
@@ -74,7 +74,7 @@ def _asked(params: Mapping[str, Any]) -> Tuple[Put, List[str]]:
     if not isinstance(batch, list):
         raise InvalidInput("peers", "is not a list")
     put: Put = {}
-    gone: List[str] = []
+    gone: Set[str] = set()
     for index, element in enumerate(batch):
         field = prefix.format(index)
         if not isinstance(element, dict):
@@ -90,13 +90,13 @@ def _asked(params: Mapping[str, Any]) -> Tuple[Put, List[str]]:
             unknown = sorted(str(name) for name in fields if name not in PEER_FIELDS + PEER_LABELS)
             if unknown:
                 raise InvalidInput(f"{field}.{unknown[0][:40]}".lstrip("."), "is no field of a peer")
-            gone.append(key)
+            gone.add(key)
         else:
             put[key] = (fields, check_peer(fields, field))
     return put, gone
 
 
-def _edit(desired: Desired, actual: InterfaceState, put: Put, gone: List[str]) -> Desired:
+def _edit(desired: Desired, actual: InterfaceState, put: Put, gone: Set[str]) -> Desired:
     if actual.device is None:
         if not put and actual.config is None:
             # Nothing is there, and nothing is what was asked for.

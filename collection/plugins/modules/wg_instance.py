@@ -87,7 +87,7 @@ options:
     elements: str
   peers: &peers
     description:
-      - The interface's peers, all of them. When it is not set, they stay as they are.
+      - The interface's peers, all of them. When it is not set, those that run stay as they are.
       - Networks of two peers must not overlap.
     type: list
     elements: dict
