@@ -12,9 +12,9 @@ import itertools
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.bench import fleet_data, on_node, playbook
@@ -184,7 +184,7 @@ def main() -> int:
         "machine": {
             "cpus": os.cpu_count(),
             "python": platform.python_version(),
-            "ansible_core": ansible_version(),
+            "ansible_core": version("ansible-core"),
         },
         "ratios": {result.name: result.as_json() for result in results},
     }
@@ -194,13 +194,6 @@ def main() -> int:
     (FOLDER / f"{str(stamp).replace(':', '')}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0
-
-
-def ansible_version() -> str:
-    first = subprocess.run(["ansible", "--version"], capture_output=True, text=True, check=True).stdout.split(
-        "]"
-    )[0]
-    return first.split()[-1]
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def instance(name: str, port: int, subnet: str, peers: int) -> dict[str, Any]:
         "listen_port": port,
         "addresses": [f"{first + 1}/{network.prefixlen}"],
         "peers": [
-            {"public_key": key(), "allowed_ips": [f"{first + 2 + number}/32"]}
-            for number in range(peers)
+            {"public_key": key(), "allowed_ips": [f"{first + 2 + number}/32"]} for number in range(peers)
         ],
     }
 

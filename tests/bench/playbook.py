@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def play(folder: Path, name: str, task: dict[str, Any], vars_file: Path | None =
 def run(lab: Lab, path: Path, changed: bool | None = None) -> None:
     """Run a play; raises RuntimeError with its output when it fails, or when it changed something unlike `changed`."""
     result = subprocess.run(
-        ["ansible-playbook", str(path)],
+        [sys.executable, "-m", "ansible", "playbook", str(path)],
         cwd=ROOT,
         env=lab.ansible_env(),
         stdin=subprocess.DEVNULL,
