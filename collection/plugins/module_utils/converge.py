@@ -12,7 +12,7 @@ from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, lock, systemd
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import apply_step
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import require, run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     ApplyFailed,
@@ -85,11 +85,15 @@ def converge(
     names = [desired.name for desired in instances]
     held: ContextManager[None] = nullcontext() if check_mode else lock.locked(names)
     with held:
-        if check_mode and not have_tools():
+        if not check_mode:
+            # Known before the first step: without them, what was begun could not even be undone.
+            require("wg")
+            require("ip")
+        if have_tools():
+            node = read_node(names)
+        else:
             # A node that is still to be prepared: nothing runs there yet.
             node = Node()
-        else:
-            node = read_node(names)
         units = read_units(instances)
         return [_converge_one(desired, node, units[desired.name], check_mode, edit) for desired in instances]
 

@@ -184,7 +184,7 @@ def check_peer(fields: object, field: str) -> Peer:
 
 
 def _peer(fields: object) -> Peer:
-    if not isinstance(fields, Mapping):
+    if not isinstance(fields, dict):
         raise InvalidInput("", "is not a mapping")
     if not fields.keys() <= _PEER_KEYS:
         _only(fields, PEER_FIELDS + PEER_LABELS, "")
@@ -248,7 +248,7 @@ def _hook_lines(value: object, field: str) -> Tuple[str, ...]:
 
 def check_instance(fields: object, field: str) -> Desired:
     """Return one instance out of a mapping of INSTANCE_FIELDS; None and a missing field are the same."""
-    if not isinstance(fields, Mapping):
+    if not isinstance(fields, dict):
         raise InvalidInput(field, "is not a mapping")
     _only(fields, INSTANCE_FIELDS, field)
     prefix = f"{field}." if field else ""

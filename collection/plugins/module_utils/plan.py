@@ -279,6 +279,8 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
     added, updated, put = [], [], []
     for key, peer in asked.items():
         there = live.get(key)
+        if there is not None and peer.endpoint is None and same_peer(peer, there):
+            continue  # as nearly all are
         if there is None:
             added.append(key)
             put.append(peer)
