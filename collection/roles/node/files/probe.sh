@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Says what the node role needs to know, one "name=value" a line, and changes nothing.
 # Arguments: interface pattern, directory of configs, sysctl file, firewall file, unit file, unit.
 pattern=$1 config_dir=$2 sysctl_file=$3 firewall_file=$4 unit_file=$5 unit=$6
