@@ -11,7 +11,11 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, converge, lock
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    CommandFailed,
+    InvalidInput,
+    WireGuardError,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import SetPeers, Step
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
@@ -76,6 +80,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
     monkeypatch.setattr(converge, "new_private_key", lambda: private_key(9))
     monkeypatch.setattr(converge, "choose_port", lambda: 45678)
     monkeypatch.setattr(converge, "have_tools", lambda: True)
+    monkeypatch.setattr(converge, "require", lambda program: program)
     monkeypatch.setattr(converge, "listen_ports", lambda: made.ports)
     monkeypatch.setattr(converge, "port_is_free", lambda port: port not in made.taken)
     return made
@@ -224,3 +229,13 @@ def test_check_mode_on_a_node_without_wireguard(tmp_path: Path, monkeypatch: pyt
     assert outcome.error is None
     assert "create the interface" in summary(outcome.steps)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_a_node_without_wireguard_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(lock, "FOLDER", str(tmp_path / "lock"))
+    with pytest.raises(WireGuardError, match=r"^wg is not on this node: install wireguard-tools"):
+        converge.converge([Desired("wg0", private_key=private_key(1), config_dir=str(tmp_path / "etc"))])
+    assert not (tmp_path / "etc").exists()
