@@ -24,6 +24,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     InvalidInput,
     Refused,
     WireGuardError,
+    shown,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     ZERO_KEY,
@@ -175,7 +176,7 @@ def parse(text: str) -> Config:
             elif where == "[interface]" and not seen_interface:
                 seen_interface = True
             else:
-                raise BrokenFile(number, f"{line[:30]!r} is not a section that belongs here")
+                raise BrokenFile(number, f"{shown(line)} is not a section that belongs here")
             continue
         key, equals, value = line.partition("=")
         key, value = key.strip().lower(), value.strip()
@@ -184,7 +185,7 @@ def parse(text: str) -> Config:
         if where == "[peer]":
             fields = sections[-1][1]
             if key not in ("publickey", "presharedkey", "allowedips", "persistentkeepalive", "endpoint"):
-                raise BrokenFile(number, f"{key[:30]!r} is not a key of a [Peer]")
+                raise BrokenFile(number, f"{shown(key)} is not a key of a [Peer]")
             # wg adds up repeated AllowedIPs and takes the last of any other repeated key.
             fields[key] = f"{fields[key]},{value}" if key == "allowedips" and key in fields else value
         elif where == "[interface]":
@@ -193,7 +194,7 @@ def parse(text: str) -> Config:
             elif key in _INTERFACE_KEYS:
                 interface.setdefault(key, []).append((number, value))
             else:
-                raise BrokenFile(number, f"{key[:30]!r} is not a key of [Interface]")
+                raise BrokenFile(number, f"{shown(key)} is not a key of [Interface]")
         else:
             raise BrokenFile(number, "stands before the first section")
     if in_routes:

@@ -13,6 +13,10 @@ from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, lock, systemd
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import apply_step
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import require, run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.conflicts import (
+    held_networks,
+    refuse_conflicts,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     ApplyFailed,
@@ -68,7 +72,8 @@ def choose_port() -> int:
 
 
 # What is asked for, worked out from what is there: for changes that are relative, as "add this peer" is.
-Edit = Callable[[Desired, InterfaceState], Desired]
+# None: nothing is to be done.
+Edit = Callable[[Desired, InterfaceState], Optional[Desired]]
 
 
 def converge(
@@ -130,18 +135,26 @@ def _converge_one(
     try:
         outcome.before = interface_state(node, desired.name, desired.config_path, unit)
         if edit is not None:
-            outcome.desired = desired = edit(desired, outcome.before)
+            edited = edit(desired, outcome.before)
+            if edited is None:
+                outcome.wanted = outcome.before
+                return outcome
+            outcome.desired = desired = edited
         outcome.wanted = target(
             desired, outcome.before, public_key_of, new_private_key, choose_port, node.default_mtu
         )
         outcome.steps = plan(outcome.before, outcome.wanted)
         if have_tools():
             _check_port(desired.name, outcome.steps, outcome.wanted)
+        if outcome.steps:
+            held = held_networks(node.links, node.routes, node.wireguard(), desired.name)
+            refuse_conflicts(desired.name, outcome.before, outcome.wanted, held)
         if not check_mode:
             if outcome.steps:
                 _carry_out(outcome)
             if desired.state == "absent":
                 forget(desired)
+        node.now(desired.name, outcome.wanted)
     except (WireGuardError, OSError) as error:
         outcome.error = str(error)
     return outcome

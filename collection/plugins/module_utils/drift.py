@@ -152,6 +152,14 @@ def file_difference(actual: InterfaceState) -> str:
         parts.append("another private key")
     if config.listen_port and config.listen_port != device.listen_port:
         parts.append(f"listen port {config.listen_port}")
+    if config.fwmark != device.fwmark:
+        parts.append(f"fwmark {config.fwmark}")
+    if actual.link is not None:
+        live = {text for text in actual.link.addresses if not text.startswith("fe80:")}
+        if live - set(config.addresses) or set(config.addresses) - actual.link.addresses:
+            parts.append("other addresses")
+        if config.mtu and config.mtu != actual.link.mtu:
+            parts.append(f"MTU {config.mtu}")
     return ", ".join(parts)
 
 
@@ -224,7 +232,11 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     )
     if any(params.get(switch) for switch in SWITCHES):
         repair, outcomes = reconcile(params, expected, wanted, check_mode)
-        answer["changed"] = any(outcome.steps and not outcome.error for outcome in outcomes)
+        answer["changed"] = any(bool(outcome.steps) and not outcome.error for outcome in outcomes)
+        failed = [f"{outcome.desired.name}: {outcome.error}" for outcome in outcomes if outcome.error]
+        if failed:
+            answer["failed"] = True
+            answer["msg"] = "; ".join(failed[:10])
         answer["reconciled"] = {
             "added": repair.added, "updated": repair.updated, "removed": repair.removed, "errors": repair.errors
         }  # fmt: skip

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Mapping, Set, Tuple
+from typing import Any, Dict, Mapping, Optional, Set, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import converge
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
@@ -42,7 +42,7 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     put, gone = _asked(params)
     desired = check_instance({"name": params["interface"], "config_dir": params.get("config_dir")}, "")
 
-    def edit(desired: Desired, actual: InterfaceState) -> Desired:
+    def edit(desired: Desired, actual: InterfaceState) -> Optional[Desired]:
         return _edit(desired, actual, put, gone)
 
     outcome = converge([desired], check_mode, edit)[0]
@@ -96,11 +96,10 @@ def _asked(params: Mapping[str, Any]) -> Tuple[Put, Set[str]]:
     return put, gone
 
 
-def _edit(desired: Desired, actual: InterfaceState, put: Put, gone: Set[str]) -> Desired:
+def _edit(desired: Desired, actual: InterfaceState, put: Put, gone: Set[str]) -> Optional[Desired]:
     if actual.device is None:
-        if not put and actual.config is None:
-            # Nothing is there, and nothing is what was asked for.
-            return replace(desired, state="disconnected", enabled=None)
+        if not put and actual.file is None:
+            return None  # nothing is there, and nothing is what was asked for
         why = "only its config file is there" if actual.file is not None else "there is no such interface"
         raise Refused(f"{why}; bring it up with wg_instance first")
     in_file = actual.config.peers if actual.config else {}

@@ -178,22 +178,18 @@ def target(
         or (config.listen_port if config else None)
         or free_port()
     )
-    addresses = desired.addresses
-    if addresses is None:
-        if config is not None:
-            addresses = config.addresses
-        else:
-            addresses = tuple(sorted(actual.link.addresses)) if actual.link else ()
+    addresses = desired.addresses if desired.addresses is not None else _addresses(actual)
     if desired.fwmark is not None:
         fwmark = desired.fwmark
     else:
         fwmark = device.fwmark if device else config.fwmark if config else 0
-    mtu = desired.mtu or (config.mtu if config else None)
+    # Without a file there is nobody to ask but the interface itself.
+    mtu = desired.mtu or (config.mtu if config else actual.link.mtu if actual.link else None)
     if mtu and mtu < LOWEST_IPV6_MTU and any(":" in address for address in addresses):
         raise InvalidInput(
             "mtu", f"{mtu} is too low for the IPv6 addresses: they need {LOWEST_IPV6_MTU} or more"
         )
-    table = desired.table or (config.table if config else "auto")
+    table = desired.table or (config.table if config else _table_in_use(actual))
 
     peers = _peers(desired, device.peers if device else None, config.peers if config else {})
     public_key = device.public_key if device and device.private_key == private_key else None
@@ -229,6 +225,25 @@ def target(
         config=wanted,
         unit=unit if unit is None or desired.enabled is None else Unit(enabled=desired.enabled, active=True),
     )
+
+
+def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
+    """The addresses that the interface has, in the order of the file where it says the same."""
+    in_file = actual.config.addresses if actual.config else ()
+    if actual.link is None:
+        return in_file
+    # The kernel gives some interfaces a link-local address of its own accord.
+    live = {text for text in actual.link.addresses if text in in_file or not text.startswith("fe80:")}
+    return in_file if live == set(in_file) else tuple(sorted(live))
+
+
+def _table_in_use(actual: InterfaceState) -> str:
+    """What the table of an interface without a readable file must have been: "off" when its peers have networks that
+    need routes, and none is there."""
+    if actual.device is None or actual.link is None:
+        return "auto"
+    needed = wanted_routes("auto", actual.link.addresses, actual.device.peers.values())
+    return "off" if needed and not needed & actual.routes else "auto"
 
 
 def _peers(desired: Desired, live: Optional[Dict[str, Peer]], in_file: Dict[str, Peer]) -> Dict[str, Peer]:

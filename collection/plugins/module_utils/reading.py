@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import is_private, read_text
@@ -32,6 +32,11 @@ ONE_BY_ONE = 3
 _UNREADABLE = re.compile(r"^Unable to access interface ([^\s:]+):? ?(.*)$", re.MULTILINE)
 
 
+def has_socket(name: str) -> bool:
+    """Whether wireguard-go serves an interface of this name."""
+    return os.path.exists(f"/run/wireguard/{name}.sock")
+
+
 @dataclass
 class Node:
     """One reading of a node."""
@@ -45,6 +50,18 @@ class Node:
     )  # what was read: of which interface, text
     routes: Dict[str, FrozenSet[Route]] = field(default_factory=dict)
     default_device: Optional[str] = None  # where the node's own default route goes
+
+    def wireguard(self) -> Set[str]:
+        """All interfaces that are WireGuard's, also those that were not asked for and so are not in `devices`."""
+        found = {name for name, kind in self.kinds.items() if kind == "wireguard" or has_socket(name)}
+        return found | self.devices.keys()
+
+    def now(self, name: str, state: InterfaceState) -> None:
+        """Take note that interface `name` is `state` from now on, for those that come after it in the same run."""
+        for known in (self.links, self.devices, self.routes):
+            known.pop(name, None)
+        if state.device is not None and state.link is not None:
+            self.links[name], self.devices[name], self.routes[name] = state.link, state.device, state.routes
 
     def default_mtu(self) -> int:
         """What wg-quick would choose: the MTU of the way out less 80 bytes for WireGuard's own headers."""
@@ -83,7 +100,7 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
             if result.returncode == 0:
                 node.dumps.append((name, result.stdout))
                 node.devices.update(parse_dump(result.stdout, name))
-            elif node.kinds[name] == "wireguard" or os.path.exists(f"/run/wireguard/{name}.sock"):
+            elif node.kinds[name] == "wireguard" or has_socket(name):
                 node.unreadable[name] = result.stderr.strip()
         return
     result = run(["wg", "show", "all", "dump"], check=False)

@@ -150,6 +150,10 @@ def _file_lines(path: str, before: InterfaceState, wanted: InterfaceState) -> Li
         return [], []
     was = [] if before.file is None else _head(before.file)
     will = [] if wanted.file is None else _head(wanted.file)
+    live = before.device.peers if before.device else {}
+    then, now = before.config.peers if before.config else {}, wanted.config.peers if wanted.config else {}
+    lost = sorted(key for key in then if key not in now and key not in live)
+    was += [f"{_peer_line(then[key])} (only in the file)" for key in lost[:DIFF_PEERS]]
     head = [f"file: {path}" + ("" if before.file_is_private else " (readable by others)")]
     if was == will and before.file_is_private:
         changes = peer_changes(before, wanted)

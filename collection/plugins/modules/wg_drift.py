@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Compares the peers of interfaces with what runs, and what runs with the config files. By default it only looks.
   - With one of the three switches it repairs. Peers stand for themselves; one that cannot be put in place is reported
-    under C(reconciled.errors), and the rest is done.
+    under C(reconciled.errors), and the rest is done. Interfaces do too; when one cannot be repaired at all, the
+    others are, and the task fails at the end.
   - When an interface cannot be read in full, the task fails and nothing is concluded or changed.
 author:
   - vpnfleet contributors (@vpnfleet)
@@ -174,6 +175,8 @@ def main() -> None:
         result = drift.run(parameters(module.params), module.check_mode, module._diff)
     except WireGuardError as error:
         module.fail_json(msg=str(error))
+    if result.get("failed"):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

@@ -110,4 +110,9 @@ def test_an_interface_that_is_down_is_refused(there: InterfaceState, message: st
 
 
 def test_a_peer_of_no_interface_is_gone_already() -> None:
-    assert edited({"public_key": key(1), "state": "absent"}, InterfaceState()).state == "disconnected"
+    assert edited({"public_key": key(1), "state": "absent"}, InterfaceState()) is None
+
+
+def test_a_peer_is_not_removed_from_a_file_alone_let_alone_the_file_with_it() -> None:
+    with pytest.raises(Refused, match="only its config file is there"):
+        edited({"public_key": key(1), "state": "absent"}, InterfaceState(file="[Interface\n"))

@@ -85,6 +85,31 @@ def test_nothing_asked_for_keeps_all() -> None:
     assert plan(there, wanted_of(Desired("wg0"), there)) == []
 
 
+def test_a_file_that_lost_a_line_takes_nothing_from_what_runs() -> None:
+    there = running(by_key(peer(1, "10.0.0.2/32")), addresses=["10.0.0.1/24", "10.1.0.1/24"])
+    assert there.config is not None
+    edited = replace(there, file="edited", config=replace(there.config, addresses=("10.0.0.1/24",)))
+    wanted = wanted_of(Desired("wg0"), edited)
+    assert wanted.config == there.config
+    assert [type(step) for step in plan(edited, wanted)] == [WriteFile]
+
+
+@pytest.mark.parametrize("table", ["auto", "off"])
+def test_without_a_file_what_runs_tells_what_it_was(table: str) -> None:
+    there = running(by_key(peer(1, "10.50.0.0/24")), table=table, addresses=["10.0.0.1/24"])
+    assert there.link is not None
+    link = Link(True, 1300, there.link.addresses | {"fe80::5/64"})
+    alone = replace(there, file=None, config=None, link=link)
+    wanted = wanted_of(Desired("wg0"), alone)
+    assert [type(step) for step in plan(alone, wanted)] == [WriteFile]
+    assert wanted.config is not None
+    assert (wanted.config.table, wanted.config.mtu, wanted.config.addresses) == (
+        table,
+        1300,
+        ("10.0.0.1/24",),
+    )
+
+
 def test_from_nothing_values_are_chosen() -> None:
     wanted = wanted_of(Desired("wg0"), InterfaceState())
     assert wanted.device is not None
