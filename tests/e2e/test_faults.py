@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import wg_node
 from tests.e2e.ansible_run import Result, Run, Task, finish_play, play, script, start_play, task
-from tests.e2e.broken_tools import WORK_AS_EVER, calls, hidden, order, stand_ins
+from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER, calls, hidden, order, stand_ins
 from tests.e2e.node_state import READ_STATE, NodeState, parse_state, read_state
 from tests.e2e.wg_node import BYSTANDER, BYSTANDER_PORT, Bystander, empty
 from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
@@ -67,7 +67,8 @@ def others_notice_nothing(node: Node, bystander: Bystander) -> Iterator[None]:
 
 
 def state(name: str) -> Task:
-    return script(name, "sh /run/read-state")
+    """Read the state; from then on, the tools work as ever."""
+    return script(name, f"if [ -d {FOLDER} ]; then {WORK_AS_EVER}; fi; sh /run/read-state")
 
 
 def state_of(run: Run, name: str) -> NodeState:
@@ -227,8 +228,8 @@ def test_a_folder_where_the_file_should_be(lab: Lab, node: Node, module: str) ->
 def test_a_broken_file_is_not_thrown_away_with_its_key(lab: Lab, node: Node) -> None:
     node.write(CONFIG, f"[Interface]\nPrivateKey = {private_key('wg7')}\nnonsense\n", 0o600)
     result = attempt(lab, node, {"name": "wg7", "peers": [B]})
-    says = rf"wg7: {CONFIG} cannot be understood and the interface is down, so its private key would be lost"
-    assert result.message.startswith(says)
+    assert f"wg7: {CONFIG} cannot be understood (line 3: " in result.message
+    assert "so its private key would be lost" in result.message
     after = given(lab, node)
     assert after.interfaces["wg7"].private_key == private_key("wg7")
 
@@ -328,20 +329,20 @@ def test_whichever_command_fails_the_node_is_as_before(lab: Lab, node: Node, sce
     with stand_ins(node):
         made, before, after = trace(lab, node, start, asked)
         tasks: list[Task] = []
-        for number in range(1, len(made) + 1):
+        for number, call in enumerate(made, 1):
             tasks += [
-                task(f"start {number}", "wg_instance", start),
                 script(f"order {number}", order(number, "fail")),
                 task(f"run {number}", "wg_instance", asked),
-                script(f"let go {number}", WORK_AS_EVER),
                 state(f"state {number}"),
             ]
+            if call in MAY_FAIL:
+                tasks.append(task(f"start {number}", "wg_instance", {"max_removals": 9, **start}))
         run = play(lab, node, tasks)
     failed = 0
     for number, call in enumerate(made, 1):
-        assert not run[f"start {number}"].failed, run[f"start {number}"].message
         found, result = state_of(run, f"state {number}"), run[f"run {number}"]
         if call in MAY_FAIL:
+            assert not run[f"start {number}"].failed, run[f"start {number}"].message
             assert not result.failed, (call, result.message)
             assert found.of("wg7") == after.of("wg7"), call
             continue
@@ -375,11 +376,9 @@ def test_after_a_kill_at_any_point_the_next_run_completes(lab: Lab, node: Node, 
                 task(f"start {at}", "wg_instance", {"max_removals": 9, **start}),
                 script(f"order {at}", order(number, what)),
                 task(f"run {at}", "wg_instance", asked),
-                script(f"let go {at}", WORK_AS_EVER),
                 state(f"killed {at}"),
                 task(f"next {at}", "wg_instance", asked),
                 state(f"state {at}"),
-                task(f"again {at}", "wg_instance", asked),
             ]
         run = play(lab, node, tasks)
     whole = {file.text for found in (before, after) for path, file in found.files.items() if path == CONFIG}
@@ -398,7 +397,6 @@ def test_after_a_kill_at_any_point_the_next_run_completes(lab: Lab, node: Node, 
         found = state_of(run, f"state {at}")
         assert found.of("wg7") == after.of("wg7"), call
         assert configs(found) == configs(after), call
-        assert not run[f"again {at}"].changed, call
 
 
 def _only_reads(call: str) -> bool:

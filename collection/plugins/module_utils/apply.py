@@ -38,6 +38,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     StopUnit,
     WriteFile,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import has_socket
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
 
 # `wg set` takes many peers in one call; argv and the descriptors of preshared keys bound how many.
@@ -135,7 +136,7 @@ def _delete_link(name: str) -> None:
         run(["ip", "link", "delete", "dev", name])
     # wireguard-go notices a moment later; a new interface of the same name must not meet its socket.
     deadline = time.monotonic() + 5
-    while os.path.exists(f"/run/wireguard/{name}.sock") and time.monotonic() < deadline:
+    while has_socket(name) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 

@@ -121,7 +121,7 @@ def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[s
     if actual.file is None:
         issue("file", "as running", "missing")
     elif actual.config is None:
-        issue("file", "as running", "broken")
+        issue("file", "as running", f"broken: {actual.broken}")
     elif actual.device is not None:
         difference = file_difference(actual)
         if difference:

@@ -168,8 +168,8 @@ def target(
     if private_key is None:
         if actual.file is not None and config is None:
             raise Refused(
-                f"{desired.config_path} cannot be understood and the interface is down, so its private key would be "
-                "lost: set private_key, or repair or remove the file"
+                f"{desired.config_path} cannot be understood ({actual.broken}) and the interface is down, "
+                "so its private key would be lost: set private_key, or repair or remove the file"
             )
         private_key = new_private_key()
     port = (

@@ -157,14 +157,15 @@ def interface_state(
         raise Refused(f"{name} exists on this node and is not a WireGuard interface (it is of kind {kind})")
     text = read_text(config_path)
     config: Optional[Config] = None
+    broken: Optional[str] = None
     if text is not None and known is not None and text == known.file:
-        config = known.config
+        config, broken = known.config, known.broken
     elif text is not None:
         device = node.devices.get(name)
         try:
             config = parse_beside(text, device.peers if device else {})
-        except BrokenFile:
-            config = None
+        except BrokenFile as error:
+            broken = str(error)
     return InterfaceState(
         device=node.devices.get(name),
         link=node.links.get(name),
@@ -172,6 +173,7 @@ def interface_state(
         file=text,
         file_is_private=is_private(config_path),
         config=config,
+        broken=broken,
         unit=unit,
     )
 

@@ -98,4 +98,5 @@ class InterfaceState:
     file: Optional[str] = None  # the text of the config file
     file_is_private: bool = True  # a regular file of ours with mode 0600 (or none at all)
     config: Optional[Config] = None  # its meaning; None too when the text cannot be understood
+    broken: Optional[str] = None  # why it cannot be
     unit: Optional[Unit] = None  # None on a node without systemd

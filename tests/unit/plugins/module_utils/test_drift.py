@@ -224,7 +224,10 @@ DEVICE: Device = HEALTHY.device  # type: ignore[assignment]
         ),
         (dataclasses.replace(HEALTHY, unit=Unit(False, True)), [("enabled at boot", True, False)]),
         (dataclasses.replace(HEALTHY, file=None, config=None), [("file", "as running", "missing")]),
-        (dataclasses.replace(HEALTHY, file="x", config=None), [("file", "as running", "broken")]),
+        (
+            dataclasses.replace(HEALTHY, file="x", config=None, broken="line 1: no section"),
+            [("file", "as running", "broken: line 1: no section")],
+        ),
         (
             dataclasses.replace(HEALTHY, device=dataclasses.replace(DEVICE, private_key=private_key(5))),
             [("file", "as running", "another private key")],
