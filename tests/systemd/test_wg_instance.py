@@ -107,6 +107,11 @@ def test_present_is_enabled_active_and_the_same_after_a_reboot(node: SystemdNode
     assert before["hook"]
     assert any(PRESHARED in line for line in before["dump"])
 
+    journal = node.run(["journalctl", "--no-pager", "--output=cat"]).stdout
+    assert "wg-quick" in journal
+    for secret in (PRESHARED, node.run(["wg", "show", "wg7", "private-key"]).stdout.strip()):
+        assert secret not in journal
+
     again = run_task(node, MODULE, **INSTANCE)
     assert not again.changed, again
 

@@ -36,7 +36,7 @@ options:
       - V(present) - config file (mode 0600), interface up, key, port, addresses, MTU, routes and peers as asked.
       - V(disconnected) - the interface is down, its config file gone, its unit disabled, so it cannot come back on
         this node.
-      - V(absent) - as V(disconnected), and nothing of it is left behind.
+      - V(absent) - as V(disconnected), and nothing of it is left behind, neither its lock nor drop-ins of its unit.
     type: str
     choices: [present, disconnected, absent]
     default: present
@@ -88,7 +88,8 @@ options:
   peers: &peers
     description:
       - The interface's peers, all of them. When it is not set, those that run stay as they are.
-      - Networks of two peers must not overlap.
+      - Networks of two peers must not overlap, nor those that need a route with what another interface of the node
+        holds.
     type: list
     elements: dict
     suboptions:
