@@ -103,7 +103,7 @@ BAD = [
     *(instance(f"max_removals {most!r}", r".*max_removals.*", max_removals=most) for most in (-1, "x")),
     instance("config_dir", r"config_dir: is not an absolute path", config_dir=Unsafe("{{ x }}")),
     # peers
-    *(instance(f"peers {peers!r}", r".*peers.*", peers=peers) for peers in (["x"], [[]], [None], [{}])),
+    *(instance(f"peers [{entry!r}]", r".*peers.*", peers=[entry]) for entry in ("x", [], None, {})),
     *(instance(f"public key {key!r}", r"peers\[12\]\.public_key: is not a WireGuard key",
                peers=[A, B, *OTHERS, {"public_key": Unsafe(key), "allowed_ips": ["10.7.0.9/32"]}])
       for key in ("", "x", peer_key("c")[:-1], peer_key("c") + "\n", "{{ 7*7 }}", "-h", "../../x", "ключ")),

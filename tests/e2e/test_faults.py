@@ -328,6 +328,7 @@ def test_whichever_command_fails_the_node_is_as_before(lab: Lab, node: Node, sce
     start, asked = SCENARIOS[scenario]
     with stand_ins(node):
         made, before, after = trace(lab, node, start, asked)
+        given(lab, node, {"max_removals": 9, **start})
         tasks: list[Task] = []
         for number, call in enumerate(made, 1):
             tasks += [

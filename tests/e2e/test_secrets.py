@@ -58,7 +58,13 @@ CHANGED = {
     "private_key": "{{ new_key }}",
     "peers": [peer("a", "10.7.0.2/32", preshared_key="{{ new_psk }}"), peer("c", "10.7.0.4/32")],
 }
-OTHER = {**INSTANCE, "name": "wg8", "listen_port": 20008, "addresses": ["10.8.0.1/24"]}
+OTHER: dict[str, Any] = {
+    "name": "wg8",
+    "private_key": "{{ key }}",
+    "listen_port": 20008,
+    "addresses": ["10.8.0.1/24"],
+    "peers": [peer("a", "10.8.0.2/32", preshared_key="{{ psk }}")],
+}
 # Config files as people leave them; they are put in place by hand, from where the search for leftovers does not look.
 ROTTEN, STRANGE = "/etc/wireguard/by-hand/wg1.conf", "/etc/wireguard/by-hand/wg2.conf"
 FILES = {
@@ -84,6 +90,11 @@ PresharedKey = {SECRETS["file_psk"]}
 def both(name: str, module: str, asked: dict[str, Any]) -> list[Task]:
     """In check mode and for real."""
     return [task(f"{name}, check", module, asked, check=True), task(name, module, asked)]
+
+
+def for_real(tasks: list[Task]) -> list[Task]:
+    """The same without check mode, where what it prints has been looked at already."""
+    return [task for task in tasks if not task.get("check_mode")]
 
 
 def good_tasks(src: Path) -> list[Task]:
@@ -311,12 +322,14 @@ def test_runs_that_succeed_tell_no_secret(
     with_password = ["--vault-password-file", str(password)]
     encrypt = [sys.executable, "-m", "ansible", "vault", "encrypt", *with_password, str(src)]
     subprocess.run(encrypt, check=True, capture_output=True)
-    traces = run_and_gather(lab, node, good_tasks(src), tmp_path, [verbosity, *with_password], pipelining)
+    tasks = for_real(good_tasks(src)) if not pipelining else good_tasks(src)
+    traces = run_and_gather(lab, node, tasks, tmp_path, [verbosity, *with_password], pipelining)
     failed = {name: result.message for name, result in traces.run.results.items() if result.failed}
     assert failed == {}
     for name in ("single", "changed", "batch", "file", "peer", "peers", "reconcile", "file mended"):
         assert traces.run[name].changed, name
-        assert traces.run[name].diff == traces.run[f"{name}, check"].diff
+        if pipelining:
+            assert traces.run[name].diff == traces.run[f"{name}, check"].diff
     shown = json.dumps([traces.run[name].diff for name in ("changed", "peer", "file mended")])
     assert "sha256:" in shown
     check(traces)
@@ -331,7 +344,7 @@ def test_runs_that_fail_tell_no_secret(
     lab: Lab, node: Node, tmp_path: Path, verbosity: str, pipelining: bool
 ) -> None:
     empty(node)
-    tasks = bad_tasks()
+    tasks = for_real(bad_tasks()) if not pipelining else bad_tasks()
     traces = run_and_gather(lab, node, tasks, tmp_path, [verbosity], pipelining)
     scripts = {"start", "rot", "order 1", "order 2", "order 3"}
     served = [

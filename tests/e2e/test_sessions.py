@@ -23,7 +23,7 @@ from tests.lab.node import Node
 node = wg_node.node
 
 GATEWAY, ADDRESS, PORT = "10.20.0.1", "10.20.0.2/32", 20020
-DEVICE = {
+DEVICE: dict[str, Any] = {
     "public_key": public_key("session"),
     "allowed_ips": [ADDRESS],
     "preshared_key": preshared_key("session"),
@@ -175,10 +175,14 @@ def test_an_endpoint_asked_for_is_no_order_to_come_back(lab: Lab, session: Sessi
     play(lab, session.node, [task("given", "wg_instance", asked)])
     session.roam(40200)
     more = {**asked, "peers": [*asked["peers"], *others(count, 1)]}
-    run = play(lab, session.node, [task("same", "wg_instance", asked), task("more", "wg_instance", more)])
+    alive = {**more, "peers": [{**more["peers"][0], "persistent_keepalive": 25}, *more["peers"][1:]]}
+    steps = {"same": asked, "more": more, "alive": alive}
+    run = play(lab, session.node, [task(name, "wg_instance", step) for name, step in steps.items()])
     assert not run["same"].failed, run["same"].message
     assert not run["same"].changed
     assert run["more"].changed, run["more"].message
+    assert run["alive"].changed, run["alive"].message
+    assert session.peer().keepalive == 25
     assert session.peer().endpoint == f"{session.device.address}:40200"
     assert endpoint in session.node.read("/etc/wireguard/wg20.conf")
 

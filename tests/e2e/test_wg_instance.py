@@ -1,8 +1,8 @@
-"""wg_instance on a real node, by the contract: one call for all rows, and a call for each."""
+"""wg_instance on a real node, by the contract: one call for all rows, and calls for single ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -201,26 +201,43 @@ wg-quick up wg<n>; rm -f /run/hooks/wg<n>""", runs={
     Row("absent, nothing there", {"state": "absent"}, gone=True, changed=False),
 ])  # fmt: skip
 
-_ALL = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-_LEFT = pytest.mark.parametrize("row", [row for row in ROWS if not row.gone], ids=lambda row: row.name)
+# What one call does for many it does for one: of the single calls, every third row will do.
+FORMS = {"one call for all": (BATCH, ROWS), "a call for each": (SINGLES, ROWS[::3])}
+
+_FORMS = pytest.mark.parametrize("form", FORMS)
 
 
-@pytest.fixture(scope="module", params=[BATCH, SINGLES], ids=["one call for all", "a call for each"])
-def table(request: pytest.FixtureRequest, lab: Lab, node: Node) -> Iterator[Table]:
-    yield run_table(lab, node, ROWS, request.param)
+def _each(rows: Callable[[Row], bool] = bool) -> pytest.MarkDecorator:
+    """Each row of each form for which `rows` holds."""
+    cases = [(form, row) for form, (_, of_form) in FORMS.items() for row in of_form if rows(row)]
+    names = [f"{form}: {row.name}" for form, row in cases]
+    return pytest.mark.parametrize(("form", "row"), cases, ids=names)
+
+
+_ALL = _each()
+_LEFT = _each(lambda row: not row.gone)
+
+
+@pytest.fixture(scope="module")
+def tables(lab: Lab, node: Node) -> Iterator[dict[str, Table]]:
+    """The table as it was run in each form."""
+    yield {name: run_table(lab, node, rows, form) for name, (form, rows) in FORMS.items()}
     empty(node)
 
 
-def test_check_mode_touches_nothing(table: Table) -> None:
-    assert table.after_check == table.before
+@_FORMS
+def test_check_mode_touches_nothing(tables: dict[str, Table], form: str) -> None:
+    assert tables[form].after_check == tables[form].before
 
 
-def test_a_second_run_touches_nothing(table: Table) -> None:
-    assert table.after_again == table.after_real
+@_FORMS
+def test_a_second_run_touches_nothing(tables: dict[str, Table], form: str) -> None:
+    assert tables[form].after_again == tables[form].after_real
 
 
 @_ALL
-def test_what_is_said(table: Table, row: Row) -> None:
+def test_what_is_said(tables: dict[str, Table], form: str, row: Row) -> None:
+    table = tables[form]
     check_what_is_said(table, row)
     check, real, again = (answers[row.name].answer for answers in (table.check, table.real, table.again))
     assert check["steps"] == real["steps"]
@@ -229,29 +246,29 @@ def test_what_is_said(table: Table, row: Row) -> None:
 
 
 @_ALL
-def test_the_answer_tells_what_was_done(table: Table, row: Row) -> None:
-    answer = table.real[row.name].answer
-    after = table.after_real.interfaces.get(row.interface)
+def test_the_answer_tells_what_was_done(tables: dict[str, Table], form: str, row: Row) -> None:
+    answer = tables[form].real[row.name].answer
+    after = tables[form].after_real.interfaces.get(row.interface)
     assert answer["state"] == row.asked.get("state", "present")
     assert answer["public_key"] == (after.public_key if after else None)
     assert answer["listen_port"] == (after.listen_port if after else None)
-    check_peers_named(table, row, answer)
+    check_peers_named(tables[form], row, answer)
     for kind in ("added", "updated", "removed"):
         assert answer[f"peers_{kind}_count"] == len(answer[f"peers_{kind}"])
 
 
 @_ALL
-def test_what_runs_is_what_was_asked_for(table: Table, row: Row) -> None:
-    check_what_runs(table, row)
+def test_what_runs_is_what_was_asked_for(tables: dict[str, Table], form: str, row: Row) -> None:
+    check_what_runs(tables[form], row)
     if row.asked.get("state") == "absent":
-        assert [path for path in table.after_real.files if row.interface in path] == []
+        assert [path for path in tables[form].after_real.files if row.interface in path] == []
 
 
 @_LEFT
-def test_endpoints_are_those_asked_for(table: Table, row: Row) -> None:
-    check_endpoints(table, row)
+def test_endpoints_are_those_asked_for(tables: dict[str, Table], form: str, row: Row) -> None:
+    check_endpoints(tables[form], row)
 
 
 @_LEFT
-def test_the_file_alone_brings_the_same_back(table: Table, row: Row) -> None:
-    check_file_alone(table, row)
+def test_the_file_alone_brings_the_same_back(tables: dict[str, Table], form: str, row: Row) -> None:
+    check_file_alone(tables[form], row)

@@ -22,7 +22,11 @@ from tests.lab.node import Node
 
 node = wg_node.node
 
-A = {"public_key": peer_key("a"), "allowed_ips": ["10.7.0.2/32"], "preshared_key": preshared_key("a")}
+A: dict[str, Any] = {
+    "public_key": peer_key("a"),
+    "allowed_ips": ["10.7.0.2/32"],
+    "preshared_key": preshared_key("a"),
+}
 INSTANCE: dict[str, Any] = {
     "name": "wg7",
     "private_key": private_key("wg7"),
@@ -236,7 +240,7 @@ def test_a_thousand_peers_at_once(lab: Lab, node: Node, tmp_path: Path) -> None:
     """Large changes go by another way (wg syncconf); nothing of what they drop may stay: wg before 1.0.20260223 keeps
     preshared keys and keepalives that a file does not name."""
     nets = [f"10.7.{high}.{low}/32" for high in range(1, 6) for low in range(1, 241)]
-    full = [
+    full: list[dict[str, Any]] = [
         {
             "public_key": peer_key(f"many {number}"),
             "allowed_ips": [net],
@@ -245,9 +249,11 @@ def test_a_thousand_peers_at_once(lab: Lab, node: Node, tmp_path: Path) -> None:
         }
         for number, net in enumerate(nets)
     ]
-    bare = [{key: peer[key] for key in ("public_key", "allowed_ips")} for peer in full]
+    bare: list[dict[str, Any]] = [{key: peer[key] for key in ("public_key", "allowed_ips")} for peer in full]
     # Each network with the next one's key.
-    turned = [{**peer, "allowed_ips": bare[number - 1]["allowed_ips"]} for number, peer in enumerate(bare)]
+    turned: list[dict[str, Any]] = [
+        {**peer, "allowed_ips": bare[number - 1]["allowed_ips"]} for number, peer in enumerate(bare)
+    ]
     steps = {"full": full, "bare": bare, "turned": turned}
     tasks: list[Task] = []
     for name, peers in steps.items():
