@@ -152,7 +152,7 @@ def target(
 ) -> InterfaceState:
     """What the whole interface shall be.
 
-    What `desired` leaves open stays as it is on the node (the kernel first, then the file), or is chosen by
+    What `desired` leaves open stays as it is on the node (of the kernel and the file, whichever tells), or is chosen by
     the functions when there is nothing yet. Raises Refused or InvalidInput when the result would do harm.
     """
     unit = actual.unit
@@ -228,13 +228,12 @@ def target(
 
 
 def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
-    """The addresses that the interface has, in the order of the file where it says the same."""
+    """The addresses of the file, and those that only the interface has: a line lost from the file takes no address,
+    and an address lost from the interface comes back."""
     in_file = actual.config.addresses if actual.config else ()
-    if actual.link is None:
-        return in_file
+    live = actual.link.addresses if actual.link else frozenset()
     # The kernel gives some interfaces a link-local address of its own accord.
-    live = {text for text in actual.link.addresses if text in in_file or not text.startswith("fe80:")}
-    return in_file if live == set(in_file) else tuple(sorted(live))
+    return (*in_file, *sorted(text for text in live if text not in in_file and not text.startswith("fe80:")))
 
 
 def _table_in_use(actual: InterfaceState) -> str:
