@@ -18,7 +18,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import
     run_hook,
     spawn_daemon,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render_for_wg
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
+    render_for_wg,
+    render_peers_for_wg,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     AdoptUnit,
@@ -43,7 +46,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import De
 
 # `wg set` takes many peers in one call; argv and the descriptors of preshared keys bound how many.
 PEERS_PER_CALL = 200
-# Above so many changed peers, writing all of them by one `wg syncconf` is quicker than naming the changed ones.
+# So many changed peers are quicker written into a file for wg than named to it one by one.
 SYNCCONF_FROM = 1000
 # Linux takes no single argument longer than 128 KiB.
 LONGEST_ARGUMENT = 120_000
@@ -155,15 +158,26 @@ def _set_device(step: SetDevice, name: str) -> None:
 
 def _set_peers(step: SetPeers, name: str, wanted: Device) -> None:
     too_long = any(sum(map(len, peer.allowed_ips)) > LONGEST_ARGUMENT for peer in step.put)
-    if too_long or len(step.put) + len(step.remove) >= SYNCCONF_FROM:
-        endpoints = {peer.public_key: peer.endpoint for peer in step.put if peer.endpoint}
+    by_file = too_long or len(step.put) + len(step.remove) >= SYNCCONF_FROM
+    endpoints = {peer.public_key: peer.endpoint for peer in step.put if peer.endpoint}
+    if by_file and len(step.put) == len(wanted.peers):
         with in_memory(render_for_wg(wanted, endpoints)) as (path, descriptor):
             run(["wg", "syncconf", name, path], descriptors=[descriptor])
         return
     changes: List[Tuple[str, Peer | None]] = [(key, None) for key in step.remove]
-    changes += [(peer.public_key, peer) for peer in step.put]
+    if not by_file:
+        changes += [(peer.public_key, peer) for peer in step.put]
+    _wg_set_all(name, changes, frozenset(step.added))
+    if by_file and step.put:
+        # syncconf takes the AllowedIPs off every peer for a moment, and packets of those that do not change are lost.
+        # addconf touches no other peer than those in its file.
+        with in_memory(render_peers_for_wg(step.put, endpoints)) as (path, descriptor):
+            run(["wg", "addconf", name, path], descriptors=[descriptor])
+
+
+def _wg_set_all(name: str, changes: Sequence[Tuple[str, Peer | None]], added: frozenset[str]) -> None:
     for start in range(0, len(changes), PEERS_PER_CALL):
-        _wg_set(name, changes[start : start + PEERS_PER_CALL], frozenset(step.added))
+        _wg_set(name, changes[start : start + PEERS_PER_CALL], added)
 
 
 def _wg_set(name: str, changes: Sequence[Tuple[str, Peer | None]], added: frozenset[str]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import desired as check
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
@@ -107,23 +107,29 @@ def _render_peers(peers: Mapping[str, Peer]) -> str:
 
 
 def render_for_wg(device: Device, endpoints: Mapping[str, str]) -> str:
-    """The text for ``wg syncconf``: stripped of all that is wg-quick's, and complete otherwise.
+    """The text for ``wg syncconf``: stripped of all that is wg-quick's, and complete otherwise."""
+    if not device.private_key or not device.listen_port:
+        raise Refused("wg syncconf without a private key and a port would remove both")
+    head = f"[Interface]\nPrivateKey = {device.private_key}\nListenPort = {device.listen_port}\n"
+    head += f"FwMark = {device.fwmark or 'off'}\n"
+    return head + render_peers_for_wg(device.peers.values(), endpoints)
+
+
+def render_peers_for_wg(peers: Iterable[Peer], endpoints: Mapping[str, str]) -> str:
+    """The text for ``wg addconf``: these peers and no others.
 
     Keepalive and preshared key are written out even where there is none, since wg before 1.0.20260223 leaves an
     omitted one as it was. An Endpoint is written only for the keys of `endpoints`: for others it would overwrite the
     place to which the device has roamed.
     """
-    if not device.private_key or not device.listen_port:
-        raise Refused("wg syncconf without a private key and a port would remove both")
-    parts = [f"[Interface]\nPrivateKey = {device.private_key}\nListenPort = {device.listen_port}\n"]
-    parts.append(f"FwMark = {device.fwmark or 'off'}\n")
-    for key, peer in device.peers.items():
+    parts: List[str] = []
+    for peer in peers:
         parts.append(
-            f"[Peer]\nPublicKey = {key}\nPresharedKey = {peer.preshared_key or ZERO_KEY}\n"
+            f"[Peer]\nPublicKey = {peer.public_key}\nPresharedKey = {peer.preshared_key or ZERO_KEY}\n"
             f"AllowedIPs = {','.join(peer.allowed_ips)}\nPersistentKeepalive = {peer.persistent_keepalive or 'off'}\n"
         )
-        if key in endpoints:
-            parts.append(f"Endpoint = {endpoints[key]}\n")
+        if peer.public_key in endpoints:
+            parts.append(f"Endpoint = {endpoints[peer.public_key]}\n")
     return "".join(parts)
 
 

@@ -117,19 +117,44 @@ def test_a_large_change_goes_by_a_whole_file_in_memory(ran: Ran, how: str) -> No
         put = tuple(peer(number, persistent_keepalive=25) for number in range(SYNCCONF_FROM))
     else:
         put = (peer(1, *(f"10.{number // 250}.{number % 250}.0/24" for number in range(10_000))),)
-    put = (put[0]._replace(endpoint="192.0.2.1:1"), *put[1:])
-    other = peer(5000, preshared_key=preshared_key(1), endpoint="192.0.2.2:2")
-    carry_out(SetPeers(put, added=tuple(one.public_key for one in put)), by_key(*put, other))
+    put = (put[0]._replace(endpoint="192.0.2.1:1"), *put[1:], peer(5000, preshared_key=preshared_key(1)))
+    carry_out(SetPeers(put, added=tuple(one.public_key for one in put)), by_key(*put))
     (argv,), (files,) = ran.commands, ran.files
     (path,) = files
     assert argv == ["wg", "syncconf", "wg0", path]
     text = files[path]
     # Complete: what is missing would be removed. Only the endpoint that was asked for: others may have roamed.
     assert text.startswith(f"[Interface]\nPrivateKey = {private_key(1)}\nListenPort = 51820\n")
-    assert text.count("[Peer]") == len(put) + 1
+    assert text.count("[Peer]") == len(put)
     assert f"PublicKey = {key(5000)}\nPresharedKey = {preshared_key(1)}\n" in text
     assert f"PresharedKey = {ZERO_KEY}" in text
     assert [line for line in text.splitlines() if line.startswith("Endpoint")] == ["Endpoint = 192.0.2.1:1"]
+
+
+@pytest.mark.parametrize("how", ["many", "long"])
+def test_a_large_change_leaves_the_peers_alone_that_do_not_change(ran: Ran, how: str) -> None:
+    """wg syncconf would take the networks off them for a moment, and with the networks their packets."""
+    if how == "many":
+        put = tuple(peer(number, persistent_keepalive=25) for number in range(SYNCCONF_FROM))
+    else:
+        put = (peer(1, *(f"10.{number // 250}.{number % 250}.0/24" for number in range(10_000))),)
+    put = (put[0]._replace(endpoint="192.0.2.1:1"), *put[1:])
+    carry_out(SetPeers(put, remove=(key(7000),)), by_key(*put, peer(5000, endpoint="192.0.2.2:2")))
+    assert ran.commands[0] == ["wg", "set", "wg0", "peer", key(7000), "remove"]
+    (path,) = ran.files[1]
+    assert ran.commands[1:] == [["wg", "addconf", "wg0", path]]
+    text = ran.files[1][path]
+    assert "[Interface]" not in text
+    assert text.count("[Peer]") == text.count(f"PresharedKey = {ZERO_KEY}") == len(put)
+    assert key(5000) not in text
+    assert [line for line in text.splitlines() if line.startswith("Endpoint")] == ["Endpoint = 192.0.2.1:1"]
+
+
+def test_large_removals_are_named(ran: Ran) -> None:
+    gone = tuple(key(number) for number in range(SYNCCONF_FROM))
+    carry_out(SetPeers(remove=gone), by_key(peer(5000)))
+    assert {argv[1] for argv in ran.commands} == {"set"}
+    assert sum(argv.count("remove") for argv in ran.commands) == len(gone)
 
 
 def test_addresses_are_added_before_others_go(ran: Ran) -> None:
