@@ -265,7 +265,13 @@ def test_one_of_many_does_not_hold_up_the_others(lab: Lab, node: Node, bystander
     empty(node)
     session = bystander.state()
     node.run(["ip", "link", "add", "wg13", "type", "bridge"])
-    good = {**RUNNING, "name": "wg10", "listen_port": 20010, "addresses": ["10.10.0.1/24"], "peers": [A]}
+    good = {
+        **RUNNING,
+        "name": "wg10",
+        "listen_port": 20010,
+        "addresses": ["10.10.0.1/24"],
+        "peers": [peer("a", "10.10.0.2/32")],
+    }
     instances = [
         good,
         {**good, "name": "wg11", "listen_port": 70000},
@@ -274,7 +280,13 @@ def test_one_of_many_does_not_hold_up_the_others(lab: Lab, node: Node, bystander
         {**good, "name": "../wg14", "listen_port": 20014},
         "wg15",
         {"name": "wg7", "peers": []},
-        {**good, "name": "wg16", "listen_port": 20016, "addresses": ["10.16.0.1/24"], "peers": [B]},
+        {
+            **good,
+            "name": "wg16",
+            "listen_port": 20016,
+            "addresses": ["10.16.0.1/24"],
+            "peers": [peer("b", "10.16.0.3/32")],
+        },
     ]
     node.write("/run/read-state", READ_STATE)
     run = play(
