@@ -3,83 +3,36 @@
 from __future__ import annotations
 
 import re
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e import wg_node
-from tests.e2e.ansible_run import Result, Run, Task, finish_play, play, script, start_play, task
-from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER, calls, hidden, order, stand_ins
-from tests.e2e.node_state import READ_STATE, NodeState, parse_state, read_state
-from tests.e2e.wg_node import BYSTANDER, BYSTANDER_PORT, Bystander, empty
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
+from tests.e2e import wg7, wg_node
+from tests.e2e.ansible_run import Result, play, task
+from tests.e2e.broken_tools import WORK_AS_EVER, hidden, order, stand_ins
+from tests.e2e.node_state import read_state
+from tests.e2e.wg7 import (
+    CHANGED,
+    CONFIG,
+    GONE,
+    RUNNING,
+    A,
+    B,
+    C,
+    configs,
+    given,
+    peer,
+    wait_for,
+)
+from tests.e2e.wg_node import BYSTANDER, BYSTANDER_PORT
+from tests.e2e.wireguard_keys import peer_key, private_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
 node = wg_node.node
 bystander = wg_node.bystander
-
-
-def peer(name: str, *allowed_ips: str, **fields: Any) -> dict[str, Any]:
-    return {"public_key": peer_key(name), "allowed_ips": list(allowed_ips), **fields}
-
-
-SECRET = preshared_key("a")
-A = peer("a", "10.7.0.2/32", "fd00:7::2/128", preshared_key=SECRET, persistent_keepalive=25)
-B = peer("b", "10.7.0.3/32", "10.71.0.0/24")
-C = peer("c", "10.7.0.4/32", "10.72.0.0/24", preshared_key=preshared_key("c"))
-RUNNING: dict[str, Any] = {
-    "name": "wg7",
-    "private_key": private_key("wg7"),
-    "listen_port": 20007,
-    "addresses": ["10.7.0.1/24", "fd00:7::1/64"],
-    "mtu": 1420,
-    "fwmark": 0,
-    "peers": [A, B],
-}
-# Everything that can change at once.
-CHANGED: dict[str, Any] = {
-    "name": "wg7",
-    "private_key": private_key("other"),
-    "listen_port": 20017,
-    "addresses": ["10.7.0.1/24", "10.77.0.1/24", "fd00:77::1/64"],
-    "mtu": 1300,
-    "fwmark": 7,
-    "peers": [peer("a", "10.7.0.22/32"), C],
-}
-GONE = {"name": "wg7", "state": "disconnected"}
-CONFIG = "/etc/wireguard/wg7.conf"
-
-
-@pytest.fixture(autouse=True)
-def others_notice_nothing(node: Node, bystander: Bystander) -> Iterator[None]:
-    """Every test begins without wg7, and ends with the other customer's session as it was."""
-    empty(node)
-    node.write("/run/read-state", READ_STATE)
-    session = bystander.state()
-    yield
-    bystander.check(session)
-    empty(node)
-
-
-def state(name: str) -> Task:
-    """Read the state; from then on, the tools work as ever."""
-    return script(name, f"if [ -d {FOLDER} ]; then {WORK_AS_EVER}; fi; sh /run/read-state")
-
-
-def state_of(run: Run, name: str) -> NodeState:
-    return parse_state(run[name].stdout)
-
-
-def given(lab: Lab, node: Node, asked: dict[str, Any] = RUNNING) -> NodeState:
-    """Make an interface; returns what the node then is."""
-    result = play(lab, node, [task("given", "wg_instance", asked)])["given"]
-    assert not result.failed, result.message
-    return read_state(node)
+others_notice_nothing = wg7.others_notice_nothing
 
 
 def attempt(lab: Lab, node: Node, asked: dict[str, Any], module: str = "wg_instance") -> Result:
@@ -96,10 +49,6 @@ def attempt(lab: Lab, node: Node, asked: dict[str, Any], module: str = "wg_insta
     assert run["check"].failed
     assert run["check"].message == run["real"].message
     return run["real"]
-
-
-def configs(found: NodeState) -> dict[str, Any]:
-    return {path: file for path, file in found.files.items() if path.startswith("/etc/")}
 
 
 # -- names that belong to others
@@ -158,13 +107,6 @@ listener.bind(("", int(sys.argv[2])))
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
-
-
-def wait_for(node: Node, condition: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while node.run(["sh", "-c", condition], check=False).returncode != 0:
-        assert time.monotonic() < deadline, f"{condition} does not come true"
-        time.sleep(0.05)
 
 
 def test_the_port_of_an_interface_whose_file_alone_is_left(lab: Lab, node: Node) -> None:
@@ -300,110 +242,6 @@ def test_no_wireguard_at_all(lab: Lab, node: Node) -> None:
     assert (after.links, after.routes, configs(after)) == (before.links, before.routes, configs(before))
 
 
-# -- commands that fail, and runs that are killed
-
-
-SCENARIOS = {
-    "created": (GONE, RUNNING),
-    "changed": (RUNNING, CHANGED),
-    "changed back": (CHANGED, RUNNING),
-    "taken down": (RUNNING, GONE),
-}
-# What these say is not needed: another way is taken, or their answer is not looked at.
-MAY_FAIL = ("ip link add dev wg7 type wireguard", "wg show all listen-port")
-
-
-def trace(
-    lab: Lab, node: Node, start: dict[str, Any], asked: dict[str, Any]
-) -> tuple[list[str], NodeState, NodeState]:
-    """The calls that a run makes, and the node before and after it."""
-    before = given(lab, node, {"max_removals": 9, **start})
-    node.run(["sh", "-c", WORK_AS_EVER])
-    after = given(lab, node, asked)
-    return calls(node), before, after
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_whichever_command_fails_the_node_is_as_before(lab: Lab, node: Node, scenario: str) -> None:
-    start, asked = SCENARIOS[scenario]
-    with stand_ins(node):
-        made, before, after = trace(lab, node, start, asked)
-        given(lab, node, {"max_removals": 9, **start})
-        tasks: list[Task] = []
-        for number, call in enumerate(made, 1):
-            tasks += [
-                script(f"order {number}", order(number, "fail")),
-                task(f"run {number}", "wg_instance", asked),
-                state(f"state {number}"),
-            ]
-            if call in MAY_FAIL:
-                tasks.append(task(f"start {number}", "wg_instance", {"max_removals": 9, **start}))
-        run = play(lab, node, tasks)
-    failed = 0
-    for number, call in enumerate(made, 1):
-        found, result = state_of(run, f"state {number}"), run[f"run {number}"]
-        if call in MAY_FAIL:
-            assert not run[f"start {number}"].failed, run[f"start {number}"].message
-            assert not result.failed, (call, result.message)
-            assert found.of("wg7") == after.of("wg7"), call
-            continue
-        failed += 1
-        assert result.failed, call
-        assert (
-            "out of luck" in result.message or "wireguard-go wg7 failed with exit code 7" in result.message
-        ), call
-        assert not result.changed
-        assert found.interfaces == before.interfaces, call
-        assert found.links == before.links, call
-        assert found.routes == before.routes, call
-        assert configs(found) == configs(before), call
-    assert failed > 4
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_after_a_kill_at_any_point_the_next_run_completes(lab: Lab, node: Node, scenario: str) -> None:
-    start, asked = SCENARIOS[scenario]
-    with stand_ins(node):
-        made, before, after = trace(lab, node, start, asked)
-        last = max(number for number, call in enumerate(made, 1) if not _only_reads(call))
-        points = [
-            (number, "kill-after") for number in range(1, last + 1) if not _only_reads(made[number - 1])
-        ]
-        points = [(points[0][0], "kill-before"), *points]
-        tasks: list[Task] = []
-        for number, what in points:
-            at = f"{what} {number}"
-            tasks += [
-                task(f"start {at}", "wg_instance", {"max_removals": 9, **start}),
-                script(f"order {at}", order(number, what)),
-                task(f"run {at}", "wg_instance", asked),
-                state(f"killed {at}"),
-                task(f"next {at}", "wg_instance", asked),
-                state(f"state {at}"),
-            ]
-        run = play(lab, node, tasks)
-    whole = {file.text for found in (before, after) for path, file in found.files.items() if path == CONFIG}
-    assert len(points) > 1
-    for number, what in points:
-        at = f"{what} {number}"
-        call = made[number - 1]
-        assert not run[f"start {at}"].failed, run[f"start {at}"].message
-        assert run[f"run {at}"].failed, f"{call} was not killed"
-        assert "out of luck" not in run[f"run {at}"].message
-        half = state_of(run, f"killed {at}")
-        if CONFIG in half.files:
-            assert half.files[CONFIG].text in whole, call
-            assert half.files[CONFIG].mode == "600"
-        assert not run[f"next {at}"].failed, (call, run[f"next {at}"].message)
-        found = state_of(run, f"state {at}")
-        assert found.of("wg7") == after.of("wg7"), call
-        assert configs(found) == configs(after), call
-
-
-def _only_reads(call: str) -> bool:
-    return bool(re.match(r"wg (show|pubkey|genkey)|ip (-4 |-6 )?-json", call))
-
-
 def test_a_change_that_does_not_take_is_undone(lab: Lab, node: Node) -> None:
     with stand_ins(node):
         before = given(lab, node)
@@ -480,45 +318,3 @@ def test_one_interface_that_cannot_be_read_does_not_hold_up_the_others(lab: Lab,
     assert run["info"].answer["unreadable"] == {"wg7": "Permission denied"}
     assert after.of("wg7") == before.of("wg7")
     assert {"wg8", "wg9", "wg10"} <= after.interfaces.keys()
-
-
-# -- two at a time
-
-
-def test_two_runs_at_the_same_time_lose_nothing(lab: Lab, node: Node) -> None:
-    with stand_ins(node), tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        given(lab, node)
-        node.run(["sh", "-c", order(0, "slow")])
-        started = [
-            (start_play(lab, node, [task("add", "wg_peer", {"interface": "wg7", **peer(name, net)})], Path(folder)),
-             Path(folder))
-            for name, net, folder in (("d", "10.7.0.40/32", one), ("e", "10.7.0.50/32", other))
-        ]  # fmt: skip
-        runs = [finish_play(process, folder) for process, folder in started]
-        node.run(["sh", "-c", WORK_AS_EVER])
-        again = play(lab, node, [task("again", "wg_instance", {"name": "wg7"})])["again"]
-    for run in runs:
-        assert not run["add"].failed, run["add"].message
-    added = [peer_key(name) for name in ("a", "b", "d", "e")]
-    found = read_state(node)
-    assert sorted(found.interfaces["wg7"].peers) == sorted(added)
-    assert all(key in found.files[CONFIG].text for key in added)
-    assert not again.changed
-
-
-def test_a_run_waits_for_the_one_before(lab: Lab, node: Node) -> None:
-    before = given(lab, node)
-    hold = "echo >/run/held; while [ -e /run/held ]; do sleep 0.1; done"
-    node.run(["sh", "-c", f"flock /run/vpnfleet/wg7.lock sh -c '{hold}' >/dev/null 2>&1 </dev/null &"])
-    wait_for(node, "test -e /run/held")
-    with tempfile.TemporaryDirectory() as folder:
-        process = start_play(lab, node, [task("real", "wg_instance", CHANGED)], Path(folder))
-        time.sleep(4)
-        waiting = process.poll() is None
-        meanwhile = read_state(node)
-        node.run(["rm", "/run/held"])
-        run = finish_play(process, Path(folder))
-    assert waiting
-    assert meanwhile.of("wg7") == before.of("wg7")
-    assert not run["real"].failed, run["real"].message
-    assert read_state(node).interfaces["wg7"].listen_port == 20017

@@ -192,6 +192,7 @@ def test_a_killed_node_is_silent_and_comes_back_with_its_files(fresh_lab: FreshL
     node.write("/run/wireguard/wg1.sock", "lost\n")
     node.run(["ip", "link", "add", "mine", "type", "bridge"])
     node.run(["sh", "-c", "sleep 7333 >/dev/null 2>&1 </dev/null &"])
+    assert _banner(node).startswith("SSH-2.0-")
     node.kill()
     with pytest.raises(LabError, match=r"node1 .* is down"):
         node.run(["true"])
@@ -200,6 +201,7 @@ def test_a_killed_node_is_silent_and_comes_back_with_its_files(fresh_lab: FreshL
         _banner(node)
     assert _banner(other).startswith("SSH-2.0-")
     node.boot()
+    assert _banner(node).startswith("SSH-2.0-")  # at once: its neighbours find it where it was
     assert node.read("/etc/wireguard/wg1.conf") == "kept\n"
     assert node.run(["ls", "/run/wireguard"]).stdout == ""
     assert node.run(["ls", "/sys/class/net"]).stdout.split() == ["eth0", "lo"]

@@ -68,6 +68,11 @@ class Host:
         return f"{self.lab}-{self.name}"
 
     @property
+    def mac(self) -> str:
+        """Of its eth0; a host that boots again keeps it, or its neighbours would send to the old one a while."""
+        return "02:76:" + ":".join(f"{int(octet):02x}" for octet in self.address.split("."))
+
+    @property
     def pid(self) -> int | None:
         """The host's PID 1 as this machine numbers it; None when the host is down."""
         return first_process(processes_in([self.namespace]).get(self.namespace, []))
@@ -200,7 +205,8 @@ def boot(hosts: Sequence[Host]) -> None:
             remove_namespaces([host.namespace])
     commands = [f"netns add {host.namespace}" for host in hosts]
     commands += [
-        f"link add {host.name} netns {net} type veth peer name eth0 netns {host.namespace}" for host in hosts
+        f"link add {host.name} netns {net} type veth peer name eth0 address {host.mac} netns {host.namespace}"
+        for host in hosts
     ]
     ip_batch(commands)
     ip_batch([f"link set {host.name} master br0 up" for host in hosts], net)

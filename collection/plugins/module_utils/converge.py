@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Callable, ContextManager, Dict, List, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, lock, systemd
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import apply_step
@@ -88,8 +88,8 @@ def converge(
     """
     check_batch(instances)
     names = [desired.name for desired in instances]
-    held: ContextManager[None] = nullcontext() if check_mode else lock.locked(names)
-    with held:
+    held: ContextManager[Dict[str, str]] = nullcontext({}) if check_mode else lock.locked(names)
+    with held as busy:
         if not check_mode:
             # Known before the first step: without them, what was begun could not even be undone.
             require("wg")
@@ -100,7 +100,12 @@ def converge(
             # A node that is still to be prepared: nothing runs there yet.
             node = Node()
         units = read_units(instances)
-        return [_converge_one(desired, node, units[desired.name], check_mode, edit) for desired in instances]
+        return [
+            Outcome(desired, error=busy[desired.name])
+            if desired.name in busy
+            else _converge_one(desired, node, units[desired.name], check_mode, edit)
+            for desired in instances
+        ]
 
 
 def check_batch(instances: Sequence[Desired]) -> None:
@@ -133,7 +138,8 @@ def _converge_one(
 ) -> Outcome:
     outcome = Outcome(desired)
     try:
-        outcome.before = interface_state(node, desired.name, desired.config_path, unit)
+        there = interface_state(node, desired.name, desired.config_path, unit)
+        outcome.before = replace(there, unfinished=lock.unfinished(desired.name))
         if edit is not None:
             edited = edit(desired, outcome.before)
             if edited is None:
@@ -152,6 +158,8 @@ def _converge_one(
         if not check_mode:
             if outcome.steps:
                 _carry_out(outcome)
+            elif outcome.before.unfinished:
+                lock.end(desired.name)
             if desired.state == "absent":
                 forget(desired)
         node.now(desired.name, outcome.wanted)
@@ -198,7 +206,9 @@ def _read_again(desired: Desired, known: InterfaceState) -> InterfaceState:
 
 
 def _carry_out(outcome: Outcome) -> None:
-    desired, wanted = outcome.desired, outcome.wanted
+    desired, before, wanted = outcome.desired, outcome.before, outcome.wanted
+    creating = before.unfinished == "creating" or CreateLink() in outcome.steps
+    lock.begin(desired.name, "creating" if creating else "changing")
     try:
         left = outcome.steps
         for _attempt in range(PASSES):
@@ -211,7 +221,11 @@ def _carry_out(outcome: Outcome) -> None:
                 f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}"
             )
     except (WireGuardError, OSError) as error:
-        raise ApplyFailed(f"{error} ({_undo(desired, outcome.before)})") from None
+        undone, told = _undo(desired, before)
+        if undone and not before.unfinished:
+            lock.end(desired.name)
+        raise ApplyFailed(f"{error} ({told})") from None
+    lock.end(desired.name)
 
 
 def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> None:
@@ -219,8 +233,8 @@ def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> N
         apply_step(step, desired.name, desired.config_path, wanted.device)
 
 
-def _undo(desired: Desired, before: InterfaceState) -> str:
-    """Bring the interface back to `before`; returns what to tell of it."""
+def _undo(desired: Desired, before: InterfaceState) -> Tuple[bool, str]:
+    """Bring the interface back to `before`; returns whether it is, and what to tell of it."""
     try:
         left = plan(_read_again(desired, before), before)
         # Starting the unit brings back what the file says, which need not be what ran: hence a second time.
@@ -229,7 +243,7 @@ def _undo(desired: Desired, before: InterfaceState) -> str:
                 _apply(desired, left, before)
                 left = plan(_read_again(desired, before), before)
     except (WireGuardError, OSError) as error:
-        return f"undoing it failed too: {error}; run again when the cause is mended"
+        return False, f"undoing it failed too: {error}; run again when the cause is mended"
     if left:
-        return f"undone, but for: {', '.join(summary(left))}"
-    return f"undone: {desired.name} is as it was before"
+        return False, f"undone, but for: {', '.join(summary(left))}"
+    return True, f"undone: {desired.name} is as it was before"

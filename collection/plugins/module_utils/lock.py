@@ -1,7 +1,10 @@
 # Copyright (c) 2026, vpnfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One writer per interface. The kernel lets go of a lock when its holder ends, however it ends."""
+"""One writer per interface. The kernel lets go of a lock when its holder ends, however it ends.
+
+The lock file says what its holder has begun and not ended yet: so the next one knows what a killed run left.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import fcntl
 import os
 import time
 from contextlib import ExitStack, contextmanager
-from typing import Iterator, List
+from typing import Dict, Iterator, List
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 
@@ -20,6 +23,30 @@ WAIT = 60.0  # seconds
 def lock_path(interface: str) -> str:
     """The lock file of an interface."""
     return os.path.join(FOLDER, interface + ".lock")
+
+
+def begin(interface: str, what: str) -> None:
+    """Note what is begun, in one word. To be called while the lock is held."""
+    _note(interface, what)
+
+
+def end(interface: str) -> None:
+    """What was begun is done, or undone. To be called while the lock is held."""
+    _note(interface, "")
+
+
+def unfinished(interface: str) -> str:
+    """What an earlier run has begun and not ended, as it was told to `begin`; else empty."""
+    try:
+        with open(lock_path(interface), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _note(interface: str, text: str) -> None:
+    with open(lock_path(interface), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 @contextmanager
@@ -53,15 +80,19 @@ def _locked(interface: str, deadline: float) -> Iterator[None]:
 
 
 @contextmanager
-def locked(interfaces: List[str]) -> Iterator[None]:
+def locked(interfaces: List[str]) -> Iterator[Dict[str, str]]:
     """Hold the locks of `interfaces`. They are taken in the order of their names, so two runs never wait for each
-    other. Raises WireGuardError after WAIT seconds."""
+    other. Yields those that could not be had within WAIT seconds in all, each with what to tell of it."""
     os.makedirs(FOLDER, 0o700, exist_ok=True)
     deadline = time.monotonic() + WAIT
+    busy: Dict[str, str] = {}
     with ExitStack() as stack:
         for interface in sorted(set(interfaces)):
-            stack.enter_context(_locked(interface, deadline))
-        yield
+            try:
+                stack.enter_context(_locked(interface, deadline))
+            except WireGuardError as error:
+                busy[interface] = str(error)
+        yield busy
 
 
 def forget(interface: str) -> None:

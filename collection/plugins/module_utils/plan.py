@@ -301,12 +301,14 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
             continue
         # An endpoint counts when another one is asked for than before. Where the device roams to does not count,
         # and setting the one asked for again would throw it back.
+        # After a killed run the file may say already what wg was not told yet.
         then, now = endpoints_then.get(key), endpoints_now.get(key)
+        last = there if actual.unfinished else then
         moved = (
-            then is not None
+            last is not None
             and now is not None
             and now.endpoint is not None
-            and then.endpoint != now.endpoint
+            and last.endpoint != now.endpoint
         )
         if moved or not same_peer(peer, there):
             updated.append(key)
@@ -368,6 +370,8 @@ def plan(actual: InterfaceState, wanted: InterfaceState) -> List[Step]:
         return steps
 
     steps.extend(_live(actual, wanted))
+    if actual.unfinished == "creating" and wanted.config:
+        steps.extend(_hooks("post_up", wanted.config.hooks))
     if wanted.unit and wanted.unit.active and actual.unit and not actual.unit.active:
         steps.append(AdoptUnit())
     return steps

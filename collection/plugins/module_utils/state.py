@@ -100,3 +100,4 @@ class InterfaceState:
     config: Optional[Config] = None  # its meaning; None too when the text cannot be understood
     broken: Optional[str] = None  # why it cannot be
     unit: Optional[Unit] = None  # None on a node without systemd
+    unfinished: str = ""  # what a killed run had begun: "creating" or "changing" the interface

@@ -16,7 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     InvalidInput,
     WireGuardError,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import SetPeers, Step
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import RunHooks, SetMtu, SetPeers, Step
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
@@ -169,6 +169,76 @@ def test_what_does_not_stick_is_a_failure_and_undone(fleet: Fleet, monkeypatch: 
     assert outcome.error.startswith("read back after applying, wg0 still needs: add 1 peer and update 1 peer")
     assert outcome.error.endswith("(undone: wg0 is as it was before)")
     assert fleet.nodes["wg0"].state() == before
+
+
+class Killed(BaseException):
+    """The run ends here, and nothing of it is undone."""
+
+
+def killed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, desired: Desired, before: type[Step]) -> None:
+    """Converge until the first step of this kind, and no further."""
+
+    def apply(step: Step, name: str, path: str, wanted: object) -> None:
+        if isinstance(step, before):
+            raise Killed
+        fleet.apply(step, name, path, wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(converge, "apply_step", apply)
+        with pytest.raises(Killed):
+            converge.converge([desired])
+
+
+def test_an_interface_whose_making_was_killed_gets_its_post_up(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.has("wg0", InterfaceState())
+    desired = Desired("wg0", addresses=("10.0.0.1/24",), peers=by_key(peer(1)), post_up=("a", "b"))
+    killed(fleet, monkeypatch, desired, before=RunHooks)
+    foreseen = converge.converge([desired], check_mode=True)[0]
+    assert summary(foreseen.steps) == ["run 2 post_up commands"]
+    fleet.fails_for, fleet.fails_at = "wg0", 0
+    assert "undone" in str(converge.converge([desired])[0].error)
+    assert converge.converge([desired])[0].steps == foreseen.steps
+    assert converge.converge([desired])[0].steps == []
+
+
+def test_an_endpoint_that_a_killed_run_wrote_down_reaches_wireguard(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = peer(1)._replace(endpoint="192.0.2.1:1")
+    fleet.has("wg0", InterfaceState())
+    converge.converge([Desired("wg0", peers=by_key(there, peer(2)))])
+    desired = Desired("wg0", peers=by_key(there._replace(endpoint="192.0.2.2:2"), peer(2)))
+    killed(fleet, monkeypatch, desired, before=SetPeers)
+    (outcome,) = converge.converge([desired])
+    assert summary(outcome.steps) == ["update 1 peer"]
+    device = fleet.nodes["wg0"].state().device
+    assert device is not None
+    assert device.peers[key(1)].endpoint == "192.0.2.2:2"
+    assert converge.converge([desired])[0].steps == []
+
+
+def test_a_killed_run_that_left_nothing_to_do_is_ended(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.has("wg0", running(by_key(peer(1))))
+    converge.converge([Desired("wg0")])
+    killed(fleet, monkeypatch, Desired("wg0", mtu=1300), before=SetMtu)
+    assert lock.unfinished("wg0") == "changing"
+    fleet.nodes["wg0"].apply(SetMtu(1300))
+    assert converge.converge([Desired("wg0", mtu=1300)])[0].steps == []
+    assert lock.unfinished("wg0") == ""
+
+
+def test_one_that_is_busy_does_not_hold_up_the_others(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("wg0", "wg1"):
+        fleet.has(name, running(by_key(peer(1))))
+    monkeypatch.setattr(lock, "WAIT", 0.1)
+    with lock.locked(["wg0"]):
+        busy, served = converge.converge([Desired("wg0", peers={}, max_removals=1), Desired("wg1", mtu=1300)])
+    assert busy.error is not None
+    assert busy.error.startswith("wg0 has been busy with another run")
+    assert served.error is None
+    assert {name for name, _step in fleet.applied} == {"wg1"}
 
 
 def test_one_that_fails_does_not_hold_up_the_others(fleet: Fleet) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import lock
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 
 HOLDER = """
 import sys
@@ -63,11 +62,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def free(name: str) -> bool:
-    try:
-        with lock.locked([name]):
-            return True
-    except WireGuardError:
-        return False
+    with lock.locked([name]) as busy:
+        return not busy
 
 
 def test_the_folder_is_made_for_us_alone(folder: Path) -> None:
@@ -88,14 +84,26 @@ def test_another_process_is_kept_out_until_the_holder_ends(
     holder = Holder(folder, "wg0")
     holder.wait_until_held()
     monkeypatch.setattr(lock, "WAIT", 0.1)
-    with (
-        pytest.raises(WireGuardError, match=r"^wg0 has been busy with another run for 0 s; try again"),
-        lock.locked(["wg0"]),
-    ):
-        raise AssertionError("held twice")
+    with lock.locked(["wg0", "wg1"]) as busy:
+        assert busy == {"wg0": "wg0 has been busy with another run for 0 s; try again when that has ended"}
     assert free("wg1")  # others are not concerned
     holder.end()
     assert free("wg0")
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_killed_holder_had_begun_is_known_to_the_next() -> None:
+    assert lock.unfinished("wg0") == ""
+    with lock.locked(["wg0", "wg1"]):
+        lock.begin("wg0", "creating")
+        lock.begin("wg1", "changing")
+        lock.end("wg1")
+    assert [lock.unfinished(name) for name in ("wg0", "wg1")] == ["creating", ""]
+    with lock.locked(["wg0"]):
+        lock.begin("wg0", "changing")
+        assert lock.unfinished("wg0") == "changing"
+        lock.end("wg0")
+    assert lock.unfinished("wg0") == ""
 
 
 def test_a_killed_holder_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
