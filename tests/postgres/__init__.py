@@ -1,0 +1,1 @@
+"""A throw-away PostgreSQL server for the tests, and the databases that the registry's tests run on."""
