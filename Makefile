@@ -23,7 +23,7 @@ existing = $(wildcard $(1))
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: system
 system: ## Install the system packages that are missing (Debian, as root), or list them
@@ -32,6 +32,10 @@ system: ## Install the system packages that are missing (Debian, as root), or li
 .PHONY: system-systemd
 system-systemd: ## The same for the tests on nodes with a real systemd
 	@scripts/system-packages base systemd
+
+.PHONY: system-database
+system-database: ## The same for the tests on PostgreSQL
+	@scripts/system-packages database
 
 .PHONY: system-lint
 system-lint: ## The same for the linters
@@ -46,15 +50,15 @@ demo: system venv ## Two nodes, three devices, one playbook, and the proof that 
 	@$(python) -m tests.demo
 
 .PHONY: test
-test: system-systemd venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
+test: system-systemd system-database venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
 	$(python) -m pytest $(call existing,tests/unit tests/e2e tests/systemd) $(PYTEST_ARGS)
 
 .PHONY: unit
-unit: venv ## Unit tests alone: no root, no lab
+unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no root, no lab
 	$(python) -m pytest tests/unit $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: system venv ## End-to-end tests in the lab over SSH (root)
+e2e: system system-database venv ## End-to-end tests in the lab over SSH (root)
 	$(python) -m pytest tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench
@@ -78,7 +82,7 @@ lint-ruff: venv
 
 # The collection is checked under the name that it is imported by.
 mypy_paths := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
-	module_utils plugin_utils modules action) tests/lab tests/demo tests/bench api_shim
+	module_utils plugin_utils modules action) tests/lab tests/demo tests/bench tests/postgres api_shim
 has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
 lint-mypy: venv
 	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))
