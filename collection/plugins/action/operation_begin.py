@@ -1,0 +1,59 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Records what a playbook is asked for, as operations that its run holds."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
+    MISSING,
+    RegistryAction,
+)
+
+if MISSING is None:
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        operations,
+        requests,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import new_id
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
+
+
+class ActionModule(RegistryAction):
+    """The first step of each operation."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Record and claim; returns ids and names of nodes as a fact of localhost."""
+        kind = str(self._task.args["operation"])
+        # As they are: whoever evaluates these variables as templates executes what a customer is called.
+        asked = requests.read_requests(kind, task_vars)
+        run = operations.Run(
+            id=new_id(),
+            # This is a worker; the playbook lives as long as its parent.
+            owner=process_token(os.getppid()),
+            actor=actor(task_vars),
+            hosts=frozenset(str(host) for host in task_vars.get("ansible_play_hosts_all", ())),
+        )
+        check = bool(self._task.check_mode)
+        with self.registry.write(keep=not check) as session:
+            claimed = operations.begin(session, kind, asked, run)
+            stages = operations.stage_nodes(claimed)
+            ids = [operation.id for operation in claimed]
+        nodes = sorted({name for names in stages.values() for name in names})
+        return {
+            "operations": [] if check else ids,
+            "nodes": nodes,
+            "ansible_facts": {
+                "vpnfleet_run": {
+                    "id": run.id,
+                    "operation": kind,
+                    "hosts": sorted(run.hosts),
+                    "nodes": nodes,
+                    "stages": stages,
+                }
+            },
+        }

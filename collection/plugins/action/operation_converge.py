@@ -1,0 +1,143 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Does on a node what the operations of a run want of it, in one call of wg_instance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
+    MISSING,
+    RegistryAction,
+)
+
+if MISSING is None:
+    from sqlalchemy.orm import Session
+
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        operations,
+        stages,
+        transfer,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+        Node,
+        Operation,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
+        Job,
+        Outcome,
+    )
+
+_MODULE = "vpnfleet.wireguard.wg_instance"
+#: What is removed from an instance was removed from the registry: there is nothing to guess.
+_NO_LIMIT = 2**31 - 1
+
+
+class ActionModule(RegistryAction):
+    """One stage of the run's operations on one node."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Read what is to be done, do it, write down how it went.
+
+        A node that cannot be reached is no failure of the task: it is written down, and the report tells it.
+        """
+        stage = str(self._task.args.get("stage", "apply"))
+        name = str(task_vars["inventory_hostname"])
+        check = bool(self._task.check_mode)
+        with self.registry.write(keep=not check) as session:
+            node = require_node(session, name)
+            jobs = operations.jobs(session, self._operations(session, task_vars, stage), stage, node)
+        outcomes, answer = self._carry_out(jobs, task_vars)
+        if not check:
+            with self.registry.write() as session:
+                node = require_node(session, name)
+                held = self._operations(session, task_vars, stage)
+                operations.settle(session, held, stage, node, outcomes)
+                failed = [one for one in held if self._is_to_be_undone(one, stage, outcomes)]
+                jobs = [job for one in failed for job in transfer.undo(session, one, node)]
+            if jobs:
+                self._undo(name, jobs, task_vars)
+        return answer
+
+    def _operations(self, session: Session, task_vars: dict[str, Any], stage: str) -> list[Operation]:
+        run = self._task.args["run"]
+        if self._task.check_mode:
+            return replay(session, run, task_vars, before=stage)
+        return operations.of_run(session, str(run["id"]))
+
+    def _carry_out(
+        self, jobs: Sequence[Job], task_vars: dict[str, Any]
+    ) -> tuple[dict[str, Outcome], dict[str, Any]]:
+        """By operation id how it went, and what to show of it."""
+        if not jobs:
+            return {}, {"changed": False, "msg": "nothing to do here"}
+        arguments = {
+            "_packed": pack({"instances": [job.wanted for job in jobs]}),
+            "max_removals": _NO_LIMIT,
+        }
+        try:
+            answer: dict[str, Any] = self._execute_module(
+                module_name=_MODULE, module_args=arguments, task_vars=task_vars
+            )
+        except AnsibleConnectionFailure as error:
+            told = _first_line(str(error))
+            return (
+                {job.operation_id: Outcome(stages.UNREACHABLE, error=told) for job in jobs},
+                {"changed": False, "reached": False, "warnings": [f"this node cannot be reached: {told}"]},
+            )
+        return _outcomes(jobs, answer), _shown(answer)
+
+    def _undo(self, name: str, jobs: Sequence[Job], task_vars: dict[str, Any]) -> None:
+        outcomes, _answer = self._carry_out(jobs, task_vars)
+        with self.registry.write() as session:
+            node: Node = require_node(session, name)
+            for number, outcome in outcomes.items():
+                transfer.settle_undo(session, session.get_one(Operation, number), node, outcome)
+
+    @staticmethod
+    def _is_to_be_undone(operation: Operation, stage: str, outcomes: dict[str, Outcome]) -> bool:
+        outcome = outcomes.get(operation.id)
+        return stage == transfer.ARRIVE and outcome is not None and outcome.state == stages.FAILED
+
+
+def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]:
+    """What the module says, by operation; an operation with several jobs is done when all of them are."""
+    by_interface = {str(one["name"]): one for one in answer.get("instances", ())}
+    found: dict[str, Outcome] = {}
+    for job in jobs:
+        told = by_interface.get(job.wanted["name"])
+        if told is None:
+            outcome = Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer"))))
+        elif told.get("error"):
+            outcome = Outcome(stages.FAILED, error=str(told["error"]))
+        else:
+            outcome = Outcome(stages.DONE, changed=bool(told["changed"]))
+        before = found.get(job.operation_id)
+        if before is not None:
+            outcome = Outcome(
+                before.state if before.state != stages.DONE else outcome.state,
+                before.changed or outcome.changed,
+                before.error or outcome.error,
+            )
+        found[job.operation_id] = outcome
+    return found
+
+
+def _shown(answer: dict[str, Any]) -> dict[str, Any]:
+    shown = {key: answer[key] for key in ("changed", "diff", "instances") if key in answer}
+    shown.setdefault("changed", False)
+    warnings = [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
+    if answer.get("failed") and not warnings:
+        warnings = [_first_line(str(answer.get("msg", "the module failed")))]
+    return {**shown, "reached": True, **({"warnings": warnings} if warnings else {})}
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:500]

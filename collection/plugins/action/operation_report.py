@@ -1,0 +1,75 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ends the operations of a run: their results, for set_stats, for their rows and for whoever reads the output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
+    MISSING,
+    RegistryAction,
+)
+
+if MISSING is None:
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import operations
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
+
+_MOST_TOLD = 20
+
+
+class ActionModule(RegistryAction):
+    """The last step of each operation."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The result object; the task fails when something that was asked for is not done."""
+        run = self._task.args["run"]
+        check = bool(self._task.check_mode)
+        ended = operations.Run(
+            id=str(run["id"]), owner="", actor=actor(task_vars), hosts=frozenset(run["hosts"])
+        )
+        with self.registry.write(keep=not check) as session:
+            if check:
+                held = replay(session, run, task_vars, before=None)
+            else:
+                held = operations.of_run(session, ended.id)
+            results = operations.finish(session, held, ended)
+        if check:
+            results = [{**one, "status": "planned", "operation_id": None} for one in results]
+        failed = [one for one in results if one["status"] == "error"]
+        partly = [one for one in results if one["status"] == "partial_success"]
+        published = {
+            "operation": str(run["operation"]),
+            "status": "planned"
+            if check
+            else "error"
+            if len(failed) == len(results)
+            else "partial_success"
+            if failed or partly
+            else "success",
+            "changed": any(one["changed"] for one in results),
+            "operations": results,
+        }
+        for one in results[:_MOST_TOLD]:
+            self._display.display(f"  {'would be: ' if check else ''}{one['message']}")
+        warnings = [text for one in results for text in one.get("warnings", ())]
+        warnings += [text for one in partly for text in one.get("results", {}).get("errors", ())]
+        answer: dict[str, Any] = {
+            # What the registry takes down is a change even where no node was there to notice.
+            "changed": published["changed"],
+            "result": published,
+            "msg": _told([one["message"] for one in (failed or results)]),
+            "ansible_stats": {"data": {"vpnfleet": published}, "per_host": False, "aggregate": False},
+        }
+        if failed:
+            answer["failed"] = True
+        if warnings:
+            answer["warnings"] = warnings
+        return answer
+
+
+def _told(messages: list[str]) -> str:
+    more = f"; and {len(messages) - 10} more" if len(messages) > 10 else ""
+    return "; ".join(messages[:10]) + more

@@ -1,0 +1,271 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operations: recorded and claimed in one transaction, worked off node by node, ended with a result and an audit row.
+
+    begin   what is asked becomes the desired state, and rows that this run holds
+    jobs    what a stage has to do on one node
+    settle  how it went there
+    finish  the results
+
+What a run leaves undone stays: the rows as pending, what is to be taken down in teardown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    disconnect,
+    owner,
+    provision,
+    remove,
+    stages,
+    transfer,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+    Busy,
+    Conflict,
+    NotFound,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    require_node,
+    unknown_instances,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    AuditEntry,
+    Node,
+    Operation,
+    new_id,
+    now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    Result,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
+    Job,
+    Outcome,
+)
+
+
+class Kind(Protocol):
+    """What there is to each kind of operation; one module each."""
+
+    def record(self, session: Session, operation: Operation) -> None:
+        """Turn what is asked into desired state, and plan the stages."""
+
+    def jobs(self, session: Session, operations: list[Operation], stage: str, node: Node) -> list[Job]:
+        """What these operations want of a node in a stage."""
+
+    def settle(
+        self, session: Session, operation: Operation, stage: str, node: Node, outcome: Outcome
+    ) -> None:
+        """Note how it went on a node."""
+
+    def result(self, session: Session, operation: Operation) -> Result:
+        """What to tell of it in the end."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "provision": provision,
+    "disconnect": disconnect,
+    "transfer": transfer,
+    "remove": remove,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a playbook. `hosts` are the nodes that it may touch (--limit)."""
+
+    id: str
+    owner: str
+    actor: str
+    hosts: frozenset[str]
+
+
+def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: Run) -> list[Operation]:
+    """Record and claim one operation per request, all or none.
+
+    Raises NotFound, Busy, Conflict, Full or Invalid, and then nothing of it is to be kept.
+    """
+    if kind in ("disconnect", "transfer"):
+        unknown = unknown_instances(session, [request["instance"] for request in requests])
+        if unknown:
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise NotFound(f"no instance is called {', '.join(unknown[:5])}{more}")
+    operations = []
+    for request in requests:
+        operation = _claim(session, kind, _kept(kind, request), run)
+        stages.forget(operation)
+        KINDS[kind].record(session, operation)
+        if kind == "transfer":
+            _require_hosts(operation, run)
+        session.flush()
+        operations.append(operation)
+    return operations
+
+
+def of_run(session: Session, run_id: str) -> list[Operation]:
+    """The operations that a run holds."""
+    return list(
+        session.scalars(
+            select(Operation)
+            .where(Operation.run_id == run_id, Operation.state == "running")
+            .order_by(Operation.created_at, Operation.id)
+        )
+    )
+
+
+def stage_nodes(operations: Sequence[Operation]) -> dict[str, list[str]]:
+    """The names of the nodes of each stage."""
+    found: dict[str, set[str]] = {}
+    for operation in operations:
+        for stage in (operation.progress or {}).get("stages", {}):
+            found.setdefault(stage, set()).update(stages.nodes(operation, stage))
+    return {stage: sorted(names) for stage, names in found.items()}
+
+
+def jobs(session: Session, operations: Sequence[Operation], stage: str, node: Node) -> list[Job]:
+    """What a stage has to do on a node."""
+    concerned = [operation for operation in operations if node.id in stages.outcomes(operation, stage)]
+    found: list[Job] = []
+    for kind in dict.fromkeys(operation.kind for operation in concerned):
+        found += KINDS[kind].jobs(
+            session, [operation for operation in concerned if operation.kind == kind], stage, node
+        )
+    return found
+
+
+def settle(
+    session: Session, operations: Sequence[Operation], stage: str, node: Node, outcomes: Mapping[str, Outcome]
+) -> None:
+    """Note how a stage went on a node, by operation id. Operations without a job there are done there."""
+    for operation in operations:
+        if node.id not in stages.outcomes(operation, stage):
+            continue
+        outcome = outcomes.get(operation.id)
+        if outcome is None:
+            if kind_waits(operation, stage):
+                continue
+            outcome = Outcome(stages.DONE)
+        stages.set_outcome(operation, stage, node, outcome)
+        KINDS[operation.kind].settle(session, operation, stage, node, outcome)
+        operation.lease_until = owner.lease()
+    if any(outcome.state != stages.UNREACHABLE for outcome in outcomes.values()):
+        node.last_seen = now()
+
+
+def kind_waits(operation: Operation, stage: str) -> bool:
+    """Whether a stage was not begun because the one before it failed."""
+    return (
+        operation.kind == "transfer"
+        and stage == transfer.LEAVE
+        and any(
+            found["state"] != stages.DONE for found in stages.outcomes(operation, transfer.ARRIVE).values()
+        )
+    )
+
+
+def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[dict[str, Any]]:
+    """End the operations of a run; returns their results, which their rows keep."""
+    found = []
+    for operation in operations:
+        ended = KINDS[operation.kind].result(session, operation)
+        found.append(end(session, operation, ended, run.actor))
+    return found
+
+
+def end(session: Session, operation: Operation, ended: Result, actor: str) -> dict[str, Any]:
+    """Give an operation its result and its audit row."""
+    operation.result = {
+        "operation_id": operation.id,
+        "operation": operation.kind,
+        "instance": operation.instance_name,
+        "status": ended.status,
+        "code": ended.code,
+        "changed": stages.changed(operation),
+        "pending": ended.state == "pending",
+        "message": ended.message,
+        **ended.details,
+    }
+    operation.state = ended.state
+    operation.error = ended.message if ended.status == "error" else None
+    operation.owner = operation.lease_until = None
+    operation.finished_at = None if ended.state == "pending" else now()
+    session.add(
+        AuditEntry(
+            actor=actor,
+            action=operation.kind,
+            subject=operation.instance_name or "",
+            result=ended.status,
+            operation_id=operation.id,
+            details={"message": ended.message, "code": ended.code},
+        )
+    )
+    session.flush()
+    return operation.result
+
+
+def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Operation:
+    name = request["instance"]
+    resumed: Operation | None = None
+    for other in session.scalars(
+        select(Operation)
+        .where(Operation.instance_name == name, Operation.state.in_(("running", "pending")))
+        .order_by(Operation.created_at)
+    ):
+        if other.state == "running" and owner.is_alive(other) and other.run_id != run.id:
+            since = other.started_at.strftime("%H:%M:%S UTC") if other.started_at else "just now"
+            raise Busy(
+                f"{name} is busy: {other.kind} {other.id} is at work on it since {since}; try again later"
+            )
+        if other.kind == kind and other.request.get("node") == request.get("node") and resumed is None:
+            resumed = other
+            continue
+        other.state = "canceled"
+        other.error = f"superseded by a later {kind}"
+        other.finished_at = now()
+        other.owner = other.lease_until = None
+    session.flush()
+    operation = resumed or Operation(id=new_id(), kind=kind, instance_name=name, progress={})
+    operation.request = request
+    operation.state = "running"
+    operation.run_id = run.id
+    operation.owner = run.owner
+    operation.lease_until = owner.lease()
+    operation.attempts = (operation.attempts or 0) + 1
+    operation.requested_by = operation.requested_by or run.actor
+    operation.started_at = now()
+    session.add(operation)
+    session.flush()
+    return operation
+
+
+def _kept(kind: str, request: dict[str, Any]) -> dict[str, Any]:
+    """A request as its row keeps it."""
+    if kind != "provision":
+        return dict(request)
+    kept = {key: value for key, value in request.items() if key != "peers"}
+    return {**kept, **provision.seal(request["peers"])}
+
+
+def _require_hosts(operation: Operation, run: Run) -> None:
+    """A transfer that may not touch one of its nodes would stop half-way."""
+    missing = [
+        found["node"] for found in stages.outcomes(operation).values() if found["node"] not in run.hosts
+    ]
+    if missing:
+        raise Conflict(
+            f"a transfer needs both nodes, and {', '.join(missing)} is left out (--limit, or not in the inventory)"
+        )
+
+
+def require_hosts_node(session: Session, name: str) -> Node:
+    """The node that the inventory calls so. Raises NotFound."""
+    return require_node(session, name)

@@ -1,0 +1,364 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making an instance with its peers, or bringing one up again, on a node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
+    check_preshared_key,
+    check_public_key,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    allocation,
+    stages,
+    teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+    Conflict,
+    Invalid,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    CHUNK,
+    endpoint,
+    load_instances,
+    peers_of,
+    present,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    find_instance,
+    require_instance,
+    require_node,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.key_pairs import (
+    new_key_pair,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    License,
+    Node,
+    Operation,
+    Peer,
+    PeerAllowedIp,
+    PeerGroup,
+    PeerGroupInstance,
+    PeerGroupPeer,
+    User,
+    UserAcl,
+    new_id,
+    now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    Result,
+    error,
+    success,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import cipher
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
+    effective,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
+    Job,
+    Outcome,
+)
+
+APPLY = "apply"
+#: So many peers are named in a result; what a run publishes has a limit.
+MOST_PEERS_TOLD = 1000
+
+
+def seal(peers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The peers of a request as its row keeps them: encrypted, for preshared keys are among them."""
+    return {"peers_sealed": cipher().encrypt(json.dumps(peers).encode()).decode("ascii"), "peers": len(peers)}
+
+
+def unseal(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The peers again."""
+    found: list[dict[str, Any]] = json.loads(cipher().decrypt(request["peers_sealed"]))
+    return found
+
+
+def record(session: Session, operation: Operation) -> None:
+    """Put instance and peers into the registry, with all they need of a node.
+
+    Raises Conflict, Full, Invalid or NotFound.
+    """
+    request = operation.request
+    peers = _checked(unseal(request))
+    wanted_node = require_node(session, request["node"]) if request.get("node") else None
+    instance = find_instance(session, str(operation.instance_name))
+    if instance is None:
+        instance = _new_instance(session, str(operation.instance_name), request, wanted_node, len(peers))
+        added = _add_peers(session, instance, peers)
+        stages.note(operation, changed=True, created=True)
+    else:
+        if wanted_node is not None and wanted_node.id != instance.node_id:
+            raise Conflict(
+                f"{instance.name} is on node {instance.node.name} already: transfer.yml moves it to {wanted_node.name}"
+            )
+        new, updated = _known(session, instance, peers)
+        if new:
+            allocation.require_room(session, instance.node, len(new))
+        added = _add_peers(session, instance, new)
+        if added or updated or instance.state != "present":
+            instance.state = "present"
+            instance.applied = False
+            stages.note(operation, changed=True)
+    stages.note(operation, instance_id=instance.id, peers_added=added)
+    stages.plan(operation, APPLY, instance.node)
+    # What waits to be taken down on this very node is taken up again instead.
+    here = teardown.find(session, instance.node_id, instance.interface)
+    if here is not None:
+        session.delete(here)
+        session.flush()
+    teardown.claim(session, operation, APPLY)
+
+
+def jobs(session: Session, operations: list[Operation], stage: str, node: Node) -> list[Job]:  # noqa: ARG001
+    """The instances on `node`, and what is left of them there, as wg_instance takes them."""
+    by_operation = {
+        operation.id: require_instance(session, str(operation.instance_name)) for operation in operations
+    }
+    ids = [instance.id for instance in by_operation.values() if instance.node_id == node.id]
+    instances, peers = load_instances(session, ids), peers_of(session, ids)
+    rows = teardown.claimed(session, operations, node)
+    found = []
+    for number, instance in by_operation.items():
+        if instance.id in instances:
+            found.append(Job(number, present(instance, node, instance.listen_port, peers[instance.id])))
+        found += [Job(number, {"name": row.interface, "state": "absent"}) for row in rows.get(number, [])]
+    return found
+
+
+def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: Outcome) -> None:  # noqa: ARG001
+    """Note in the registry how it went."""
+    instance = require_instance(session, str(operation.instance_name))
+    if instance.node_id == node.id and outcome.state == stages.DONE:
+        instance.applied = True
+    for row in teardown.claimed(session, [operation], node).get(operation.id, []):
+        teardown.settle(session, row, outcome)
+
+
+def result(session: Session, operation: Operation) -> Result:
+    """What to tell of it."""
+    instance = require_instance(session, str(operation.instance_name))
+    node = instance.node
+    peers = peers_of(session, [instance.id])[instance.id]
+    added = set((operation.progress or {}).get("peers_added", []))
+    settings = effective(instance, node)
+    details = {
+        "instance_id": instance.id,
+        "interface": instance.interface,
+        "node": node.name,
+        "endpoint": endpoint(instance, node),
+        "listen_port": instance.listen_port,
+        "public_key": instance.public_key,
+        "addresses": list(allocation.addresses_of(instance.subnet, instance.subnet6)),
+        "dns": settings.dns,
+        "mtu": settings.mtu,
+        "keepalive": settings.keepalive,
+        "endpoint_allowed_ip": settings.endpoint_allowed_ip,
+        "peers_count": len(peers),
+        "peers": [
+            {
+                "peer_id": peer["peer_id"],
+                "name": peer["name"],
+                "public_key": peer["public_key"],
+                "allowed_ips": peer["allowed_ips"],
+                "added": peer["peer_id"] in added,
+            }
+            for peer in peers[:MOST_PEERS_TOLD]
+        ],
+    }
+    left = stages.troubles(operation)
+    if left:
+        return error(
+            f"{instance.name} is recorded as {instance.interface} of {node.name} but not up yet: {'; '.join(left)}. "
+            "The next reconcile of the node does it",
+            pending=True,
+            **details,
+        )
+    created = (operation.progress or {}).get("created")
+    what = "provisioned" if created else "is as asked" if not stages.changed(operation) else "updated"
+    return success(
+        f"Instance {instance.interface} of {instance.name} {what} on {node.name}",
+        code=201 if created else 200,
+        **details,
+    )
+
+
+def _new_instance(
+    session: Session, name: str, request: dict[str, Any], wanted_node: Node | None, peers: int
+) -> Instance:
+    if wanted_node is None:
+        node = allocation.choose_node(session, peers)
+    else:
+        node = wanted_node
+        allocation.require_room(session, node, peers)
+    prefix_length = request.get("prefix_length") or allocation.default_prefix_length(node.ip_pool_cidr, peers)
+    private_key, public_key = new_key_pair()
+    instance = Instance(
+        name=name,
+        node=node,
+        listen_port=allocation.free_port(session, node, effective(None, node).listen_port_base),
+        private_key=private_key,
+        public_key=public_key,
+        subnet=allocation.free_subnet(session, node, prefix_length),
+        subnet6=allocation.free_subnet6(session, node),
+    )
+    session.add(instance)
+    session.flush()
+    _make_account(session, instance)
+    return instance
+
+
+def _make_account(session: Session, instance: Instance) -> None:
+    """What a customer has besides the instance; each only where it is missing."""
+    group_name = f"{instance.name}_group"
+    group = session.scalar(select(PeerGroup).where(PeerGroup.name == group_name))
+    if group is None:
+        group = PeerGroup(name=group_name)
+        session.add(group)
+        session.flush()
+    session.add(PeerGroupInstance(group_id=group.id, instance_id=instance.id))
+    user = session.scalar(select(User).where(User.email == instance.name))
+    if user is None:
+        user = User(email=instance.name)
+        session.add(user)
+        session.flush()
+    if session.scalar(select(UserAcl).where(UserAcl.user_id == user.id)) is None:
+        session.add(UserAcl(user_id=user.id, rights=["instance"]))
+    if session.scalar(select(License.id).where(License.email == instance.name)) is None:
+        server = instance.node.dns_name or instance.node.country
+        session.add(License(email=instance.name, server=server, is_active=True))
+    session.flush()
+
+
+def _checked(peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Peers with valid fields. Raises Invalid, which names the peer and the field."""
+    seen: set[str] = set()
+    found = []
+    for index, peer in enumerate(peers):
+        field = f"peers[{index}]"
+        checked: dict[str, Any] = {"name": _name(peer.get("name", ""), f"{field}.name")}
+        try:
+            if peer.get("public_key") is not None:
+                checked["public_key"] = check_public_key(peer["public_key"], f"{field}.public_key")
+            if peer.get("preshared_key") is not None:
+                checked["preshared_key"] = check_preshared_key(
+                    peer["preshared_key"], f"{field}.preshared_key"
+                )
+        except InvalidInput as wrong:
+            raise Invalid("", str(wrong)) from None
+        if not checked["name"] and "public_key" not in checked:
+            raise Invalid(field, "has neither a name nor a public_key")
+        mark = checked.get("public_key") or f"name {checked['name']}"
+        if mark in seen:
+            raise Invalid(field, "is there twice")
+        seen.add(mark)
+        if peer.get("persistent_keepalive") is not None:
+            checked["persistent_keepalive"] = _keepalive(peer["persistent_keepalive"], field)
+        if peer.get("allowed_ips") is not None:
+            if not isinstance(peer["allowed_ips"], list):
+                raise Invalid(f"{field}.allowed_ips", "is not a list")
+            checked["allowed_ips"] = peer["allowed_ips"]
+        found.append(checked)
+    return found
+
+
+def _name(value: Any, field: str) -> str:
+    if not isinstance(value, str) or len(value) > 255 or not value.isprintable():
+        raise Invalid(field, "is not a text of at most 255 printable characters")
+    return value
+
+
+def _keepalive(value: Any, field: str) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise Invalid(f"{field}.persistent_keepalive", "is not a number of seconds from 0 to 65535")
+    return number
+
+
+def _known(
+    session: Session, instance: Instance, wanted: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], int]:
+    """Those of `wanted` that the instance has not, and how many that it has were changed."""
+    peers = list(session.scalars(select(Peer).where(Peer.instance_id == instance.id))) if wanted else []
+    by_key = {peer.public_key: peer for peer in peers}
+    by_name = {peer.name: peer for peer in peers if peer.name}
+    new, updated = [], 0
+    for asked in wanted:
+        there = by_key.get(asked["public_key"]) if "public_key" in asked else by_name.get(asked["name"])
+        if there is None:
+            new.append(asked)
+            continue
+        before = (there.name, there.preshared_key, there.persistent_keepalive)
+        there.name = asked["name"] or there.name
+        there.preshared_key = asked.get("preshared_key", there.preshared_key)
+        there.persistent_keepalive = asked.get("persistent_keepalive", there.persistent_keepalive)
+        updated += before != (there.name, there.preshared_key, there.persistent_keepalive)
+    return new, updated
+
+
+def _add_peers(session: Session, instance: Instance, wanted: list[dict[str, Any]]) -> list[str]:
+    """Add peers with their own addresses and the networks behind them; returns their ids."""
+    if not wanted:
+        return []
+    _refuse_known_keys(session, instance, [peer["public_key"] for peer in wanted if "public_key" in peer])
+    addresses = allocation.free_addresses(session, instance, len(wanted))
+    further = {
+        f"peers[{index}]": peer["allowed_ips"] for index, peer in enumerate(wanted) if peer.get("allowed_ips")
+    }
+    networks = allocation.check_networks(session, instance, further) if further else {}
+    moment = now()
+    rows, allowed, links = [], [], []
+    group_id = session.scalar(select(PeerGroup.id).where(PeerGroup.name == f"{instance.name}_group"))
+    for index, (peer, (address, address6)) in enumerate(zip(wanted, addresses, strict=True)):
+        private_key, public_key = (None, peer["public_key"]) if "public_key" in peer else new_key_pair()
+        number = new_id()
+        rows.append(
+            {
+                "id": number,
+                "instance_id": instance.id,
+                "name": peer["name"],
+                "public_key": public_key,
+                "private_key": private_key,
+                "preshared_key": peer.get("preshared_key"),
+                "persistent_keepalive": peer.get("persistent_keepalive", 0),
+                "created_at": moment,
+                "updated_at": moment,
+            }
+        )
+        for network in (address, address6, *networks.get(f"peers[{index}]", ())):
+            allowed.append({"peer_id": number, "instance_id": instance.id, "network": network})
+        if group_id is not None:
+            links.append({"group_id": group_id, "peer_id": number})
+    session.execute(insert(Peer), rows)
+    session.execute(insert(PeerAllowedIp), allowed)
+    if links:
+        session.execute(insert(PeerGroupPeer), links)
+    return [row["id"] for row in rows]
+
+
+def _refuse_known_keys(session: Session, instance: Instance, keys: list[str]) -> None:
+    """A public key belongs to one device in the whole fleet. Raises Conflict."""
+    for start in range(0, len(keys), CHUNK):
+        some = keys[start : start + CHUNK]
+        taken = session.scalar(select(Peer.public_key).where(Peer.public_key.in_(some)).limit(1))
+        taken = taken or session.scalar(
+            select(Instance.public_key).where(Instance.public_key.in_(some)).limit(1)
+        )
+        if taken:
+            raise Conflict(
+                f"public key {taken} is that of another peer or instance: {instance.name} needs its own"
+            )

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an operation is asked to do, out of variables that came from outside.
+
+The variables are taken as they are: a text that looks like a template is a text. What is none of the registry's names
+is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    check_instance_name,
+    check_node_name,
+)
+
+KINDS = ("provision", "disconnect", "transfer", "remove", "drift", "reconcile")
+SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
+
+_PROVISION_FIELDS = ("instance", "peers", "node", "prefix_length")
+_PEER_FIELDS = ("name", "public_key", "preshared_key", "allowed_ips", "persistent_keepalive")
+
+
+def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is asked of each operation: one per instance, or one per node for drift and reconcile (`node` None: all).
+
+    Raises Invalid, which names the variable.
+    """
+    if kind in ("drift", "reconcile"):
+        return [_node_request(kind, variables)]
+    several = _parsed(variables.get("instances"))
+    single = variables.get("instance")
+    if (several is None) == (single is None):
+        raise Invalid("instance", "set one of instance (a name) and instances (a list)")
+    if several is None:
+        several = [single]
+    if not isinstance(several, list) or not several:
+        raise Invalid("instances", "is not a list of names")
+    requests = [
+        _instance_request(kind, one, variables, f"instances[{index}]") for index, one in enumerate(several)
+    ]
+    seen: set[str] = set()
+    for request in requests:
+        if request["instance"] in seen:
+            raise Invalid("instances", f"{request['instance']} is there twice")
+        seen.add(request["instance"])
+    return requests
+
+
+def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:
+    request: dict[str, Any] = {}
+    if isinstance(one, Mapping) and kind == "provision":
+        unknown = sorted(str(key) for key in one if key not in _PROVISION_FIELDS)
+        if unknown:
+            raise Invalid(f"{field}.{unknown[0][:60]}", f"is not one of {', '.join(_PROVISION_FIELDS)}")
+        request.update({str(key): value for key, value in one.items() if value is not None})
+        one = request.get("instance")
+    if not isinstance(one, str):
+        raise Invalid(field, "is not the name of an instance")
+    request["instance"] = check_instance_name(str(one))
+    if kind == "provision":
+        for name in ("peers", "node", "prefix_length"):
+            if request.get(name) is None and variables.get(name) is not None:
+                request[name] = variables[name]
+        request["peers"] = _peers(request.get("peers"))
+        if "prefix_length" in request:
+            request["prefix_length"] = _number(request["prefix_length"], "prefix_length", 8, 30)
+    if kind == "transfer":
+        if variables.get("node") is None:
+            raise Invalid("node", "is needed: the node to which the instance goes")
+        request["node"] = variables["node"]
+    if request.get("node") is not None:
+        request["node"] = check_node_name(_text(request["node"], "node"))
+    return request
+
+
+def _node_request(kind: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    node = variables.get("node")
+    request: dict[str, Any] = {"node": None if node is None else check_node_name(_text(node, "node"))}
+    if kind == "reconcile":
+        if node is None:
+            raise Invalid("node", "is needed: the node that is to be reconciled")
+        for name, default in SWITCHES.items():
+            request[name] = _boolean(variables.get(name, default), name)
+        limit = variables.get("max_removals")
+        request["max_removals"] = None if limit is None else _number(limit, "max_removals", 0, 2**31 - 1)
+    return request
+
+
+def _peers(value: Any) -> list[dict[str, Any]]:
+    peers = _parsed(value)
+    if peers is None:
+        return []
+    if not isinstance(peers, list):
+        raise Invalid("peers", "is not a list")
+    found = []
+    for index, given in enumerate(peers):
+        field = f"peers[{index}]"
+        if not isinstance(given, Mapping):
+            raise Invalid(field, "is not a mapping")
+        unknown = sorted(str(key) for key in given if key not in _PEER_FIELDS)
+        if unknown:
+            raise Invalid(f"{field}.{unknown[0][:60]}", f"is not one of {', '.join(_PEER_FIELDS)}")
+        found.append({str(key): _plain(item) for key, item in given.items() if item is not None})
+    return found
+
+
+def _parsed(value: Any) -> Any:
+    """`-e 'instances=["a", "b"]'` gives a text where a list is meant."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Without what Ansible notes on texts."""
+    if isinstance(value, str):
+        return str.__str__(value) if type(value) is str else "".join(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise Invalid(field, "is not a text")
+    return "".join(value)
+
+
+def _number(value: Any, field: str, low: int, high: int) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise Invalid(field, "is not a number") from None
+    if isinstance(value, bool) or not low <= number <= high:
+        raise Invalid(field, f"is not between {low} and {high}")
+    return number
+
+
+def _boolean(value: Any, field: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "yes", "on", "1"):
+        return True
+    if isinstance(value, str) and value.lower() in ("false", "no", "off", "0"):
+        return False
+    raise Invalid(field, "is neither true nor false")

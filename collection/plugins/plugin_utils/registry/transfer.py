@@ -1,0 +1,235 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Moving an instance to another node, with its keys and addresses.
+
+First it comes up on the target, where its port is reserved; then it goes down on the source; then, in one transaction,
+the registry and the licenses say so. The reservation is a teardown on the target: whoever finds it after a run was
+killed takes down what came up there. The source's teardown is noted in that last transaction, if it is not done.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    allocation,
+    stages,
+    teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+    Conflict,
+    NotFound,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    endpoint,
+    load_instances,
+    peers_of,
+    present,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    require_instance,
+    require_node,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    License,
+    Node,
+    Operation,
+    Peer,
+    Teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    Result,
+    error,
+    success,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
+    effective,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
+    Job,
+    Outcome,
+)
+
+ARRIVE = "arrive"
+LEAVE = "leave"
+
+
+def record(session: Session, operation: Operation) -> None:
+    """Reserve the instance's place on the target. Raises NotFound, Conflict or Full."""
+    instance = require_instance(session, str(operation.instance_name))
+    target = require_node(session, operation.request["node"])
+    if not _licenses(session, instance.name):
+        raise NotFound(f"No active licenses found for {instance.name}")
+    stages.note(operation, instance_id=instance.id, target=target.id, source=instance.node.name)
+    kept: list[int] = []
+    if target.id != instance.node_id:
+        allocation.require_room(session, target, _peer_count(session, instance))
+        reserved = _reserve(session, operation, instance, target)
+        kept = [reserved.id]
+        if instance.state == "present":
+            stages.plan(operation, ARRIVE, target)
+        stages.plan(operation, LEAVE, instance.node)
+    # What an earlier transfer has left on other nodes is taken down along with the source.
+    here = teardown.find(session, instance.node_id, instance.interface)
+    if here is not None:
+        session.delete(here)
+        session.flush()
+    teardown.claim(session, operation, LEAVE, besides=kept)
+
+
+def jobs(session: Session, operations: list[Operation], stage: str, node: Node) -> list[Job]:
+    """The instances that are to come to `node`, or to leave it, as wg_instance takes them."""
+    by_operation = {
+        operation.id: require_instance(session, str(operation.instance_name)) for operation in operations
+    }
+    if stage == ARRIVE:
+        ids = [instance.id for instance in by_operation.values()]
+        instances, peers = load_instances(session, ids), peers_of(session, ids)
+        return [
+            Job(
+                number,
+                present(
+                    instances[instance.id],
+                    node,
+                    _require_reserved(session, instance, node).listen_port,
+                    peers[instance.id],
+                ),
+            )
+            for number, instance in by_operation.items()
+        ]
+    rows = teardown.claimed(session, operations, node)
+    found = []
+    for operation in operations:
+        instance = by_operation[operation.id]
+        if instance.node_id == node.id and _target(session, operation).id != node.id:
+            if not _arrived(operation):
+                continue
+            # Should this run end right here, the source is known to need a look.
+            instance.applied = False
+            found.append(Job(operation.id, {"name": instance.interface, "state": "absent"}))
+        found += [
+            Job(operation.id, {"name": row.interface, "state": "absent"})
+            for row in rows.get(operation.id, [])
+            if row.reason != teardown.RESERVED
+        ]
+    return found
+
+
+def undo(session: Session, operation: Operation, node: Node) -> list[Job]:
+    """What is to be taken down on the target when the instance could not be brought up there."""
+    row = teardown.find(session, node.id, f"wg{(operation.progress or {})['instance_id']}")
+    return [] if row is None else [Job(operation.id, {"name": row.interface, "state": "absent"})]
+
+
+def settle_undo(session: Session, operation: Operation, node: Node, outcome: Outcome) -> None:
+    """Note how that went; what is not done is done by the target's next reconcile."""
+    row = teardown.find(session, node.id, f"wg{(operation.progress or {})['instance_id']}")
+    if row is not None:
+        teardown.settle(session, row, outcome)
+
+
+def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: Outcome) -> None:
+    """Note in the registry how it went; after the source, make the switch."""
+    if stage == ARRIVE:
+        return
+    instance = require_instance(session, str(operation.instance_name))
+    target = _target(session, operation)
+    for row in teardown.claimed(session, [operation], node).get(operation.id, []):
+        if row.reason != teardown.RESERVED:
+            teardown.settle(session, row, outcome)
+    if instance.node_id == node.id and node.id != target.id and _arrived(operation):
+        _switch(session, operation, instance, node, target, outcome)
+
+
+def result(session: Session, operation: Operation) -> Result:
+    """What to tell of it."""
+    instance = require_instance(session, str(operation.instance_name))
+    target = _target(session, operation)
+    progress = operation.progress or {}
+    details = {
+        "instance_id": instance.id,
+        "interface": instance.interface,
+        "source": progress["source"],
+        "updated_licenses": progress.get("updated_licenses", 0),
+        "new_server": {"country": target.country, "dns_name": target.dns_name},
+    }
+    left = stages.troubles(operation)
+    if instance.node_id != target.id:
+        return error(
+            f"{instance.name} stays on {instance.node.name}, nothing has changed for it: {'; '.join(left)}",
+            node=instance.node.name,
+            **details,
+        )
+    details.update(node=target.name, endpoint=endpoint(instance, target), listen_port=instance.listen_port)
+    if "updated_licenses" not in progress:
+        message = f"Instance {instance.interface} of {instance.name} is on {target.name} already"
+    else:
+        message = (
+            f"Instance transferred successfully to {target.country} ({target.dns_name}). "
+            "Please update your client configurations."
+        )
+    if left:
+        # The customer is served; what is left is the fleet's own affair.
+        warning = f"{'; '.join(left)}; it is taken down by the node's next reconcile"
+        return Result("pending", "success", 200, message, {**details, "warnings": [warning]})
+    return success(message, **details)
+
+
+def _switch(
+    session: Session, operation: Operation, instance: Instance, source: Node, target: Node, outcome: Outcome
+) -> None:
+    reserved = _require_reserved(session, instance, target)
+    old_port, new_port = instance.listen_port, reserved.listen_port
+    session.delete(reserved)
+    session.flush()
+    instance.node = target
+    instance.listen_port = new_port
+    instance.applied = True
+    if outcome.state != stages.DONE:
+        row = teardown.record(session, source.id, instance, old_port, operation, teardown.TRANSFERRED)
+        row.attempts, row.error = 1, outcome.error
+    licenses = _licenses(session, instance.name)
+    for one in licenses:
+        one.server = target.dns_name or target.country
+    session.flush()
+    stages.note(operation, updated_licenses=len(licenses), changed=True)
+
+
+def _reserve(session: Session, operation: Operation, instance: Instance, target: Node) -> Teardown:
+    """The instance's place on the target; one that a killed run has reserved is taken over, with its port."""
+    there = teardown.find(session, target.id, instance.interface)
+    if there is not None:
+        port = there.listen_port
+    else:
+        port = allocation.free_port(session, target, instance.listen_port)
+        if port != instance.listen_port:
+            port = allocation.free_port(session, target, effective(None, target).listen_port_base)
+    row = teardown.record(session, target.id, instance, port, operation, teardown.RESERVED)
+    session.flush()
+    return row
+
+
+def _require_reserved(session: Session, instance: Instance, target: Node) -> Teardown:
+    row = teardown.find(session, target.id, instance.interface)
+    if row is None:
+        raise Conflict(f"the place of {instance.interface} on {target.name} is no longer reserved")
+    return row
+
+
+def _arrived(operation: Operation) -> bool:
+    return all(found["state"] == stages.DONE for found in stages.outcomes(operation, ARRIVE).values())
+
+
+def _target(session: Session, operation: Operation) -> Node:
+    return session.get_one(Node, (operation.progress or {})["target"])
+
+
+def _licenses(session: Session, email: str) -> list[License]:
+    return list(session.scalars(select(License).where(License.email == email, License.is_active.is_(True))))
+
+
+def _peer_count(session: Session, instance: Instance) -> int:
+    return len(session.scalars(select(Peer.id).where(Peer.instance_id == instance.id)).all())
