@@ -54,5 +54,7 @@ def _server() -> Iterator[PostgresServer]:
     try:
         with throw_away_server() as server:
             yield server
+            return
     except PostgresError as error:
-        pytest.fail(str(error), pytrace=False)
+        reason = str(error)
+    pytest.fail(reason, pytrace=False)
