@@ -20,7 +20,15 @@ COLLECTION = ROOT / "collection"
 GALAXY = yaml.safe_load((COLLECTION / "galaxy.yml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IN_WHEEL = "ansible_collections/vpnfleet/wireguard/"
-MODULES = ["wg_drift", "wg_info", "wg_instance", "wg_peer"]
+MODULES = [
+    "operation_begin",
+    "operation_converge",
+    "operation_report",
+    "wg_drift",
+    "wg_info",
+    "wg_instance",
+    "wg_peer",
+]
 REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
 
 

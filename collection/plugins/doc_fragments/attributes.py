@@ -49,6 +49,29 @@ attributes:
     platforms: linux
 """
 
+    # For what runs on the controller, with the registry.
+    REGISTRY = r"""
+options: {}
+requirements:
+  - SQLAlchemy 2, Alembic, cryptography and netaddr on the controller (C(pip install vpnfleet)); psycopg 3 for PostgreSQL
+notes:
+  - E(VPNFLEET_DATABASE_URL) says where the registry is, E(VPNFLEET_ENCRYPTION_KEY) with what its secrets are encrypted.
+attributes:
+  check_mode:
+    description: Can run in C(check_mode); then neither a node nor the registry changes.
+    support: full
+  diff_mode:
+    description: Shows what changes (or would change), with fingerprints in the place of secrets.
+    support: full
+  idempotent:
+    description: A second run finds the work done, and says so.
+    support: full
+  platform:
+    description: Target platforms.
+    support: full
+    platforms: linux
+"""
+
     # Options that an action plugin sets.
     PACKED = r"""
 options:

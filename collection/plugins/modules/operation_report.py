@@ -1,0 +1,56 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: operation_report
+short_description: End the operations of a run and publish their result
+version_added: 0.2.0
+description:
+  - The last step of each operation. Says what was done and what not, to the reader, to the registry (the operation's row and
+    the audit) and by C(set_stats) as C(vpnfleet), which AWX shows as artifacts.
+  - Fails when something that was asked for is not done. What could not be done because a node cannot be reached stays recorded
+    as pending, and the next C(reconcile.yml) of that node does it.
+author:
+  - vpnfleet contributors (@vpnfleet)
+extends_documentation_fragment:
+  - vpnfleet.wireguard.attributes.registry
+options:
+  run:
+    description: The run, as M(vpnfleet.wireguard.operation_begin) returns it.
+    type: dict
+    required: true
+seealso:
+  - module: vpnfleet.wireguard.operation_begin
+"""
+
+EXAMPLES = r"""
+- name: Publish the result
+  vpnfleet.wireguard.operation_report:
+    run: "{{ hostvars.localhost.ansible_facts.vpnfleet_run }}"
+  run_once: true
+"""
+
+RETURN = r"""
+result:
+  description: What is published.
+  returned: always
+  type: dict
+  contains:
+    operation:
+      description: What was asked for.
+      type: str
+    status:
+      description: V(success), V(partial_success), V(error), or V(planned) in check mode.
+      type: str
+    changed:
+      description: Whether anything changed.
+      type: bool
+    operations:
+      description: One result per operation, each with C(operation_id), C(instance), C(status), C(code) (as an HTTP status),
+        C(pending), C(message) and what is particular to its kind.
+      type: list
+      elements: dict
+"""
