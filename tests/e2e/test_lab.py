@@ -418,6 +418,8 @@ def _up_in_the_background(name: str, sign: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     signs = (Path("/run/netns") / f"{name}-{sign}", Lab(name).state_dir / sign)
     _wait_for(lambda: any(path.exists() for path in signs))
