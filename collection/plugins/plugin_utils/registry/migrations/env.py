@@ -9,11 +9,13 @@ from alembic import context
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
-    # SQLite cannot alter a column: Alembic copies the table instead.
-    render_as_batch=True,
-    transaction_per_migration=False,
-)
-context.run_migrations()
+# A plain import, such as ansible-test's, does nothing: only while Alembic runs this file has it a context.
+if hasattr(context, "config"):
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=Base.metadata,
+        # SQLite cannot alter a column: Alembic copies the table instead.
+        render_as_batch=True,
+        transaction_per_migration=False,
+    )
+    context.run_migrations()
