@@ -9,11 +9,11 @@ module: operation_begin
 short_description: Record and claim operations in the registry
 version_added: 0.2.0
 description:
-  - The first step of each of the playbooks C(provision.yml), C(disconnect.yml), C(transfer.yml), C(remove.yml), C(drift.yml)
-    and C(reconcile.yml). Turns what is asked into the desired state, in one transaction, and claims the operations for
-    this run. Nothing is done on a node.
-  - What is asked stands in the variables O(operation) is documented with in its playbook, such as C(instance). They are
-    taken from the extra vars as they are and never evaluated as templates, whatever a customer is called.
+  - The first step of each of the playbooks C(provision.yml), C(disconnect.yml), C(transfer.yml), C(remove.yml),
+    C(drift.yml) and C(reconcile.yml). Turns what is asked into the desired state, in one transaction, and claims the
+    operations for this run. Nothing is done on a node.
+  - What is asked stands in variables that the playbook of each O(operation) names, such as C(instance). They are taken
+    from the extra vars as they are and never evaluated as templates, whatever a customer is called.
   - An instance that another run is at work on is refused. What a killed run has left is taken up.
 author:
   - vpnfleet contributors (@vpnfleet)

@@ -9,10 +9,10 @@ module: operation_report
 short_description: End the operations of a run and publish their result
 version_added: 0.2.0
 description:
-  - The last step of each operation. Says what was done and what not, to the reader, to the registry (the operation's row and
-    the audit) and by C(set_stats) as C(vpnfleet), which AWX shows as artifacts.
-  - Fails when something that was asked for is not done. What could not be done because a node cannot be reached stays recorded
-    as pending, and the next C(reconcile.yml) of that node does it.
+  - The last step of each operation. Says what was done and what not, to the reader, to the registry (the row of the
+    operation and the audit) and by C(set_stats) as C(vpnfleet), which AWX shows as artifacts.
+  - Fails when something that was asked for is not done. What could not be done because a node cannot be reached stays
+    recorded as pending, and the next C(reconcile.yml) of that node does it.
 author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
@@ -49,8 +49,8 @@ result:
       description: Whether anything changed.
       type: bool
     operations:
-      description: One result per operation, each with C(operation_id), C(instance), C(status), C(code) (as an HTTP status),
-        C(pending), C(message) and what is particular to its kind.
+      description: One result per operation, each with C(operation_id), C(instance), C(status), C(code) (as an HTTP
+        status), C(pending), C(message) and what is particular to its kind.
       type: list
       elements: dict
 """
