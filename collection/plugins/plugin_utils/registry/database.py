@@ -17,12 +17,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema, secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NoSchema, NotUsable
 
 VARIABLE = "VPNFLEET_DATABASE_URL"
 BUSY_TIMEOUT = 30.0  # seconds that a writer waits for the one before
@@ -62,25 +62,28 @@ class Registry:
                 if not keep:
                     transaction.rollback()
 
+    def upgrade(self) -> tuple[str | None, str]:
+        """Make or upgrade the schema; the revision before and after. Raises NotUsable."""
+        with _told(self.engine):
+            return schema.upgrade(self.engine)
+
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
 
 
-def open_registry(url: str | None = None) -> Registry:
+def open_registry(url: str | None = None, schema_required: bool = True) -> Registry:
     """Open the registry at `url`, else at VPNFLEET_DATABASE_URL, else the default one.
 
     A SQLite database that does not exist is made, with its schema and, unless VPNFLEET_ENCRYPTION_KEY is set, a key
-    file beside it. Raises NotUsable with what to do next.
+    file beside it. With `schema_required` false it is opened as it is, for what makes and upgrades the schema. Raises
+    NotUsable with what to do next.
     """
-    where = parse_url(url or os.environ.get(VARIABLE) or f"sqlite:///{default_path()}")
+    where = _where(url)
     keys = secrets.keys_from_environment()
     if where.get_backend_name() == "sqlite":
         path = Path(where.database or "")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would let everybody read it
-        if not keys:
-            keys = secrets.keys_from_file(key_path(path))
+        keys = _make_files(path, keys)
     elif not keys:
         raise NotUsable(
             f"{secrets.VARIABLE} is not set: with PostgreSQL, the key is not kept beside the data"
@@ -88,8 +91,67 @@ def open_registry(url: str | None = None) -> Registry:
     secrets.use(keys)
     registry = Registry(make_engine(where))
     with _told(registry.engine):
-        schema.require(registry.engine)
+        if schema_required:
+            schema.require(registry.engine)
+        with registry.engine.connect() as connection, connection.begin():
+            if schema.revision(connection) == schema.HEAD:
+                secrets.prove(connection)
     return registry
+
+
+def look_into(url: str | None = None) -> Registry:
+    """The registry for reading what is no secret: no key is needed, and nothing is made or upgraded.
+
+    Raises NoSchema when there is nothing to read yet, else NotUsable.
+    """
+    where = _where(url)
+    if _is_missing(where):
+        raise NoSchema(
+            f"there is no registry at {where.database} yet: playbooks/nodes.yml makes it, with its first nodes"
+        )
+    registry = Registry(make_engine(where))
+    with _told(registry.engine), registry.engine.connect() as connection, connection.begin():
+        schema.look_at(connection)
+    return registry
+
+
+def schema_revision(url: str | None = None) -> str | None:
+    """The revision of the schema at `url`, and None where there is none; nothing is made. Raises NotUsable."""
+    where = _where(url)
+    if _is_missing(where):
+        return None
+    engine = make_engine(where)
+    with _told(engine), engine.connect() as connection, connection.begin():
+        return schema.revision(connection)
+
+
+def _is_missing(where: URL) -> bool:
+    """Whether it is a SQLite database that opening would make."""
+    return where.get_backend_name() == "sqlite" and not Path(where.database or "").exists()
+
+
+def _where(url: str | None) -> URL:
+    return parse_url(url or os.environ.get(VARIABLE) or f"sqlite:///{default_path()}")
+
+
+def _make_files(database: Path, keys: list[str]) -> list[str]:
+    """Make the file of a SQLite database, and find the keys: `keys`, else those of the key file, which is made with a
+    new database and never later. Raises NotUsable."""
+    try:
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would let everybody read it
+        if keys:
+            return keys
+        key_file = key_path(database)
+        # The key comes before the first table: beside a database with tables, a missing one was lost.
+        if database.stat().st_size > 0 and not key_file.exists():
+            raise NotUsable(
+                f"the registry's key file {key_file} is gone and {secrets.VARIABLE} is not set: put it back from your "
+                "backup; without it, nobody can read the keys in the registry"
+            )
+        return secrets.keys_from_file(key_file)
+    except OSError as error:
+        raise NotUsable(f"the registry's file {error.filename}: {error.strerror}") from None
 
 
 def default_path() -> Path:
@@ -108,7 +170,8 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
         backend = url.get_backend_name()
-    except ArgumentError:
+    except (ArgumentError, ValueError):
+        # The latter for a port that is no number, and might be a piece of a password.
         raise NotUsable(
             f"{VARIABLE} is no database URL, such as postgresql+psycopg://user@host/vpnfleet"
         ) from None
@@ -145,12 +208,17 @@ def make_engine(url: URL) -> Engine:
 
 @contextmanager
 def _told(engine: Engine) -> Iterator[None]:
-    """Turn what the database says when it is not there into a sentence. A constraint that is hurt is not meant."""
+    """Turn what the database says when it is not there into a sentence. A constraint that is hurt is not meant, nor a
+    mistake of ours."""
     try:
         yield
-    except (InterfaceError, OperationalError) as error:
+    except (InterfaceError, DatabaseError) as error:
+        # The base itself: SQLite raises it for a file that is damaged, or no database.
+        if not isinstance(error, (InterfaceError, OperationalError)) and type(error) is not DatabaseError:
+            raise
         raise NotUsable(
-            f"the registry ({engine.url.render_as_string()}) cannot be used: {_line(error)}"
+            # A password may stand among the parameters too.
+            f"the registry ({engine.url.set(query={}).render_as_string()}) cannot be used: {_line(error)}"
         ) from None
 
 

@@ -36,3 +36,7 @@ class Full(RegistryError):
 
 class NotUsable(RegistryError):
     """The registry itself cannot be used: not reachable, no schema, the wrong key."""
+
+
+class NoSchema(NotUsable):
+    """The registry has no schema yet, or that of another version."""

@@ -9,17 +9,19 @@ The keys come from VPNFLEET_ENCRYPTION_KEY, separated by commas: the first encry
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import Dialect, Text
+from sqlalchemy import Connection, Dialect, Text, text
 from sqlalchemy.types import TypeDecorator
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
 
 VARIABLE = "VPNFLEET_ENCRYPTION_KEY"
 
+_keys: Sequence[str] = ()
 _cipher: MultiFernet | None = None
 
 
@@ -40,9 +42,7 @@ class Encrypted(TypeDecorator[str]):
         try:
             return cipher().decrypt(value).decode()
         except InvalidToken:
-            raise NotUsable(
-                f"a secret in the registry was encrypted with another key than those of {VARIABLE}"
-            ) from None
+            raise _wrong_key() from None
 
 
 def cipher() -> MultiFernet:
@@ -54,11 +54,12 @@ def cipher() -> MultiFernet:
 
 def use(keys: Sequence[str]) -> None:
     """Encrypt with the first of `keys` and decrypt with any from now on. Raises NotUsable for what is no key."""
-    global _cipher
+    global _cipher, _keys
     if not keys:
         raise NotUsable(f"{VARIABLE} holds no key")
     try:
         _cipher = MultiFernet([Fernet(key) for key in keys])
+        _keys = tuple(keys)
     except ValueError:
         raise NotUsable(
             f"{VARIABLE} holds something else than Fernet keys (32 bytes in URL-safe base64, separated by commas)"
@@ -71,12 +72,58 @@ def keys_from_environment() -> list[str]:
 
 
 def keys_from_file(path: Path) -> list[str]:
-    """The keys in a file, one per line; the file is made, with a fresh key, where there is none."""
+    """The keys in a file, one per line; the file is made, with a fresh key, where there is none. Raises OSError."""
+    if not path.exists():
+        _make_key_file(path)
+    return [line.strip() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
+
+
+def _make_key_file(path: Path) -> None:
+    """Make it whole or not at all, and only once: who comes second must not find it empty, nor make another."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
     except FileExistsError:
-        return [line.strip() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
-    key = Fernet.generate_key().decode("ascii")
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key + "\n")
-    return [key]
+        pass
+    finally:
+        Path(name).unlink()
+
+
+def renewed(token: str) -> str | None:
+    """What was encrypted by any of the keys, encrypted by the first; None when it is already. Raises NotUsable."""
+    multi = cipher()
+    try:
+        Fernet(_keys[0]).decrypt(token)
+    except InvalidToken:
+        pass
+    else:
+        return None
+    try:
+        return multi.rotate(token.encode("ascii")).decode("ascii")
+    except InvalidToken:
+        raise _wrong_key() from None
+
+
+def prove(connection: Connection) -> None:
+    """Make sure, by the newest secret there is, that the keys are the registry's: with a wrong one, new secrets would
+    be written that the right one cannot read. Raises NotUsable."""
+    token = connection.execute(
+        text("SELECT private_key FROM instance ORDER BY id DESC LIMIT 1")
+    ).scalar_one_or_none()
+    if token is None:
+        return
+    try:
+        cipher().decrypt(token)
+    except InvalidToken:
+        raise _wrong_key() from None
+
+
+def _wrong_key() -> NotUsable:
+    return NotUsable(
+        f"the secrets in the registry were encrypted with another key than those of {VARIABLE} (or, without that "
+        "variable, of the key file beside a SQLite database)"
+    )

@@ -1,0 +1,156 @@
+"""The schema on both databases: what the migrations make is what the models say, once, and never half."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
+    make_engine,
+    parse_url,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base
+
+PROCESSES = 6
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(parse_url(database_url))
+    yield engine
+    engine.dispose()
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+def set_revision(engine: Engine, revision: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def test_migrations_make_what_the_models_say(engine: Engine) -> None:
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_constraints_are_named_as_the_models_name_them(engine: Engine) -> None:
+    """What compare_metadata does not look at: checks, and on SQLite the count that never goes back."""
+    schema.upgrade(engine)
+    inspector = inspect(engine)
+    for table in Base.metadata.tables.values():
+        wanted = {str(each.name) for each in table.constraints if str(each.name).startswith("ck_")}
+        assert {each["name"] for each in inspector.get_check_constraints(table.name)} == wanted, table.name
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'instance'")).scalar()
+        assert "AUTOINCREMENT" in str(made)
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    assert script.get_heads() == [schema.HEAD]
+    # They are compared as texts, to tell older from newer.
+    revisions = [each.revision for each in script.walk_revisions()]
+    assert revisions == sorted(revisions, reverse=True)
+    assert {len(revision) for revision in revisions} == {4}
+
+
+def test_upgrade_tells_before_and_after_and_is_done_once(engine: Engine) -> None:
+    assert schema.upgrade(engine) == (None, schema.HEAD)
+    assert tables(engine) == {*Base.metadata.tables, "alembic_version"}
+    assert schema.upgrade(engine) == (schema.HEAD, schema.HEAD)
+
+
+def test_a_failed_upgrade_leaves_nothing(engine: Engine) -> None:
+    # What a later table asks of an earlier one is not there.
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE user_session (id INTEGER)"))
+    with pytest.raises(Exception, match="user_session"):
+        schema.upgrade(engine)
+    assert tables(engine) == {"user_session"}
+
+
+def test_many_processes_at_once_upgrade_once(database_url: str) -> None:
+    results = in_processes(_upgrade, database_url)
+    assert sorted(results, key=str) == [("0001", "0001")] * (PROCESSES - 1) + [(None, "0001")]
+    engine = make_engine(parse_url(database_url))
+    assert tables(engine) == {*Base.metadata.tables, "alembic_version"}
+
+
+@pytest.mark.parametrize("revision", ["0002", "9999", "f00baa"])
+def test_a_newer_schema_is_refused(engine: Engine, revision: str) -> None:
+    schema.upgrade(engine)
+    set_revision(engine, revision)
+    for use in (schema.require, schema.upgrade):
+        with pytest.raises(NotUsable, match=f"revision {revision}"):
+            use(engine)
+    with engine.connect() as connection:
+        assert schema.revision(connection) == revision
+
+
+def test_an_older_schema_is_not_worked_with(engine: Engine) -> None:
+    schema.upgrade(engine)
+    set_revision(engine, "0000")
+    with pytest.raises(NotUsable, match=r"at revision 0000 and this version works with .*registry\.yml"):
+        schema.require(engine)
+
+
+def test_no_schema_is_made_by_the_way_on_sqlite_alone(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        schema.require(engine)
+        assert "node" in tables(engine)
+    else:
+        with pytest.raises(NotUsable, match=r"no schema yet: run playbooks/registry\.yml"):
+            schema.require(engine)
+        assert tables(engine) == set()
+
+
+# -- many processes
+
+
+def _upgrade(url: str) -> tuple[str | None, str]:
+    engine = make_engine(parse_url(url))
+    try:
+        return schema.upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def in_processes(function: Any, url: str) -> list[Any]:
+    """What the function gives in each of PROCESSES processes that begin at the same moment."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(PROCESSES)
+    answers = context.SimpleQueue()
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            answers.put(function(url))
+        except Exception as error:
+            answers.put(repr(error))
+
+    processes = [context.Process(target=run) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    found = [answers.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return found
