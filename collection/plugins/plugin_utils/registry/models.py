@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     JSON,
     CheckConstraint,
+    Computed,
     DateTime,
     Dialect,
     ForeignKey,
@@ -24,7 +25,6 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
@@ -309,14 +309,6 @@ class Operation(Base):
     __tablename__ = "operation"
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'running', 'succeeded', 'failed', 'canceled')", name="state"),
-        # Of two runs that take up the same instance in the same moment, one gets it.
-        Index(
-            "uq_operation_running",
-            "instance_name",
-            unique=True,
-            sqlite_where=text("state = 'running' AND instance_name IS NOT NULL"),
-            postgresql_where=text("state = 'running' AND instance_name IS NOT NULL"),
-        ),
         Index("ix_operation_instance_name_state", "instance_name", "state"),
         Index("ix_operation_state", "state"),
     )
@@ -332,6 +324,15 @@ class Operation(Base):
         JSON(none_as_null=True)
     )  # as set_stats publishes it
     error: Mapped[str | None] = mapped_column(Text)
+    # Of two runs that take up the same instance, or reconcile the same node, in the same moment, one gets it.
+    holds: Mapped[str | None] = mapped_column(
+        String(254),
+        Computed(
+            "CASE WHEN state = 'running' AND kind <> 'drift' THEN coalesce(instance_name, node_id) END",
+            persisted=True,
+        ),
+        unique=True,
+    )
     run_id: Mapped[str | None] = mapped_column(String(36), index=True)
     owner: Mapped[str | None] = mapped_column(String(255))  # the process that runs it
     lease_until: Mapped[datetime | None]  # until when, if nobody can ask that process

@@ -167,6 +167,15 @@ def upgrade() -> None:
         sa.Column("progress", sa.JSON(), nullable=False),
         sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column(
+            "holds",
+            sa.String(length=254),
+            sa.Computed(
+                "CASE WHEN state = 'running' AND kind <> 'drift' THEN coalesce(instance_name, node_id) END",
+                persisted=True,
+            ),
+            nullable=True,
+        ),
         sa.Column("run_id", sa.String(length=36), nullable=True),
         sa.Column("owner", sa.String(length=255), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -183,19 +192,13 @@ def upgrade() -> None:
             ["node_id"], ["node.id"], name=op.f("fk_operation_node_id"), ondelete="SET NULL"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_operation")),
+        sa.UniqueConstraint("holds", name=op.f("uq_operation_holds")),
     )
     with op.batch_alter_table("operation", schema=None) as batch_op:
         batch_op.create_index("ix_operation_instance_name_state", ["instance_name", "state"], unique=False)
         batch_op.create_index(batch_op.f("ix_operation_node_id"), ["node_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_operation_run_id"), ["run_id"], unique=False)
         batch_op.create_index("ix_operation_state", ["state"], unique=False)
-        batch_op.create_index(
-            "uq_operation_running",
-            ["instance_name"],
-            unique=True,
-            sqlite_where=sa.text("state = 'running' AND instance_name IS NOT NULL"),
-            postgresql_where=sa.text("state = 'running' AND instance_name IS NOT NULL"),
-        )
 
     op.create_table(
         "user_acl",
