@@ -22,7 +22,6 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         operations,
         stages,
-        transfer,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -60,8 +59,7 @@ class ActionModule(RegistryAction):
                 node = require_node(session, name)
                 held = self._operations(session, task_vars, stage)
                 operations.settle(session, held, stage, node, outcomes)
-                failed = [one for one in held if self._is_to_be_undone(one, stage, outcomes)]
-                jobs = [job for one in failed for job in transfer.undo(session, one, node)]
+                jobs = operations.undo(session, held, stage, node, outcomes)
             if jobs:
                 self._undo(name, jobs, task_vars)
         return answer
@@ -98,13 +96,7 @@ class ActionModule(RegistryAction):
         outcomes, _answer = self._carry_out(jobs, task_vars)
         with self.registry.write() as session:
             node: Node = require_node(session, name)
-            for number, outcome in outcomes.items():
-                transfer.settle_undo(session, session.get_one(Operation, number), node, outcome)
-
-    @staticmethod
-    def _is_to_be_undone(operation: Operation, stage: str, outcomes: dict[str, Outcome]) -> bool:
-        outcome = outcomes.get(operation.id)
-        return stage == transfer.ARRIVE and outcome is not None and outcome.state == stages.FAILED
+            operations.settle_undo(session, node, outcomes)
 
 
 def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]:
@@ -131,7 +123,7 @@ def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]
 
 
 def _shown(answer: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: answer[key] for key in ("changed", "diff", "instances") if key in answer}
+    shown: dict[str, Any] = {key: answer[key] for key in ("changed", "diff", "instances") if key in answer}
     shown.setdefault("changed", False)
     warnings = [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
     if answer.get("failed") and not warnings:

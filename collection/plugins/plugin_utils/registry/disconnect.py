@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
@@ -69,7 +71,11 @@ def settle(session: Session, operation: Operation, stage: str, node: Node, outco
 def result(session: Session, operation: Operation) -> Result:
     """What to tell of it."""
     instance = require_instance(session, str(operation.instance_name))
-    details = {"instance_id": instance.id, "interface": instance.interface, "node": instance.node.name}
+    details: dict[str, Any] = {
+        "instance_id": instance.id,
+        "interface": instance.interface,
+        "node": instance.node.name,
+    }
     left = stages.troubles(operation)
     if left:
         return error(

@@ -15,18 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
-    disconnect,
     owner,
-    provision,
-    remove,
     stages,
-    transfer,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Busy,
@@ -34,7 +31,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
     NotFound,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
-    require_node,
     unknown_instances,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -43,6 +39,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     new_id,
     now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import (
+    sealed,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     Result,
@@ -71,12 +70,9 @@ class Kind(Protocol):
         """What to tell of it in the end."""
 
 
-KINDS: Mapping[str, Kind] = {
-    "provision": provision,
-    "disconnect": disconnect,
-    "transfer": transfer,
-    "remove": remove,
-}
+def kind_of(name: str) -> Kind:
+    """The module of a kind of operation. Only what a run needs is imported: each import is paid at every start."""
+    return cast("Kind", import_module(f"{__package__}.{name}"))
 
 
 @dataclass(frozen=True)
@@ -101,9 +97,9 @@ def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: 
             raise NotFound(f"no instance is called {', '.join(unknown[:5])}{more}")
     operations = []
     for request in requests:
-        operation = _claim(session, kind, _kept(kind, request), run)
+        operation = _claim(session, kind, sealed(request), run)
         stages.forget(operation)
-        KINDS[kind].record(session, operation)
+        kind_of(kind).record(session, operation)
         if kind == "transfer":
             _require_hosts(operation, run)
         session.flush()
@@ -133,10 +129,14 @@ def stage_nodes(operations: Sequence[Operation]) -> dict[str, list[str]]:
 
 def jobs(session: Session, operations: Sequence[Operation], stage: str, node: Node) -> list[Job]:
     """What a stage has to do on a node."""
-    concerned = [operation for operation in operations if node.id in stages.outcomes(operation, stage)]
+    concerned = [
+        operation
+        for operation in operations
+        if node.id in stages.outcomes(operation, stage) and not stages.held_up(operation, stage)
+    ]
     found: list[Job] = []
     for kind in dict.fromkeys(operation.kind for operation in concerned):
-        found += KINDS[kind].jobs(
+        found += kind_of(kind).jobs(
             session, [operation for operation in concerned if operation.kind == kind], stage, node
         )
     return found
@@ -149,34 +149,47 @@ def settle(
     for operation in operations:
         if node.id not in stages.outcomes(operation, stage):
             continue
-        outcome = outcomes.get(operation.id)
-        if outcome is None:
-            if kind_waits(operation, stage):
-                continue
-            outcome = Outcome(stages.DONE)
+        if stages.held_up(operation, stage):
+            continue
+        outcome = outcomes.get(operation.id, Outcome(stages.DONE))
         stages.set_outcome(operation, stage, node, outcome)
-        KINDS[operation.kind].settle(session, operation, stage, node, outcome)
+        kind_of(operation.kind).settle(session, operation, stage, node, outcome)
         operation.lease_until = owner.lease()
     if any(outcome.state != stages.UNREACHABLE for outcome in outcomes.values()):
         node.last_seen = now()
 
 
-def kind_waits(operation: Operation, stage: str) -> bool:
-    """Whether a stage was not begun because the one before it failed."""
-    return (
-        operation.kind == "transfer"
-        and stage == transfer.LEAVE
-        and any(
-            found["state"] != stages.DONE for found in stages.outcomes(operation, transfer.ARRIVE).values()
-        )
-    )
+def undo(
+    session: Session,
+    operations: Sequence[Operation],
+    stage: str,
+    node: Node,
+    outcomes: Mapping[str, Outcome],
+) -> list[Job]:
+    """What is to be taken down again on a node where a stage failed."""
+    found: list[Job] = []
+    for operation in operations:
+        outcome = outcomes.get(operation.id)
+        if operation.kind == "transfer" and outcome is not None and outcome.state == stages.FAILED:
+            found += _transfer().undo(session, operation, stage, node)
+    return found
+
+
+def settle_undo(session: Session, node: Node, outcomes: Mapping[str, Outcome]) -> None:
+    """Note how that went, by operation id."""
+    for number, outcome in outcomes.items():
+        _transfer().settle_undo(session, session.get_one(Operation, number), node, outcome)
+
+
+def _transfer() -> Any:
+    return import_module(f"{__package__}.transfer")
 
 
 def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[dict[str, Any]]:
     """End the operations of a run; returns their results, which their rows keep."""
     found = []
     for operation in operations:
-        ended = KINDS[operation.kind].result(session, operation)
+        ended = kind_of(operation.kind).result(session, operation)
         found.append(end(session, operation, ended, run.actor))
     return found
 
@@ -247,14 +260,6 @@ def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Op
     return operation
 
 
-def _kept(kind: str, request: dict[str, Any]) -> dict[str, Any]:
-    """A request as its row keeps it."""
-    if kind != "provision":
-        return dict(request)
-    kept = {key: value for key, value in request.items() if key != "peers"}
-    return {**kept, **provision.seal(request["peers"])}
-
-
 def _require_hosts(operation: Operation, run: Run) -> None:
     """A transfer that may not touch one of its nodes would stop half-way."""
     missing = [
@@ -264,8 +269,3 @@ def _require_hosts(operation: Operation, run: Run) -> None:
         raise Conflict(
             f"a transfer needs both nodes, and {', '.join(missing)} is left out (--limit, or not in the inventory)"
         )
-
-
-def require_hosts_node(session: Session, name: str) -> Node:
-    """The node that the inventory calls so. Raises NotFound."""
-    return require_node(session, name)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -55,12 +54,14 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     new_id,
     now,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import (
+    unsealed_peers,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     Result,
     error,
     success,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import cipher
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     effective,
 )
@@ -74,24 +75,13 @@ APPLY = "apply"
 MOST_PEERS_TOLD = 1000
 
 
-def seal(peers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The peers of a request as its row keeps them: encrypted, for preshared keys are among them."""
-    return {"peers_sealed": cipher().encrypt(json.dumps(peers).encode()).decode("ascii"), "peers": len(peers)}
-
-
-def unseal(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The peers again."""
-    found: list[dict[str, Any]] = json.loads(cipher().decrypt(request["peers_sealed"]))
-    return found
-
-
 def record(session: Session, operation: Operation) -> None:
     """Put instance and peers into the registry, with all they need of a node.
 
     Raises Conflict, Full, Invalid or NotFound.
     """
     request = operation.request
-    peers = _checked(unseal(request))
+    peers = _checked(unsealed_peers(request))
     wanted_node = require_node(session, request["node"]) if request.get("node") else None
     instance = find_instance(session, str(operation.instance_name))
     if instance is None:
@@ -153,7 +143,7 @@ def result(session: Session, operation: Operation) -> Result:
     peers = peers_of(session, [instance.id])[instance.id]
     added = set((operation.progress or {}).get("peers_added", []))
     settings = effective(instance, node)
-    details = {
+    details: dict[str, Any] = {
         "instance_id": instance.id,
         "interface": instance.interface,
         "node": node.name,

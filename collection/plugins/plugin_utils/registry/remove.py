@@ -89,7 +89,9 @@ def result(session: Session, operation: Operation) -> Result:  # noqa: ARG001
         errors += [f"{trouble}; it is taken down by the node's next reconcile" for trouble in left]
     elif stages.outcomes(operation, APPLY):
         removed.append({"type": "wireguard_configs", "identifier": "regenerated"})
-    details = {"results": {"instance_identifier": name, "removed_items": removed, "errors": errors}}
+    details: dict[str, Any] = {
+        "results": {"instance_identifier": name, "removed_items": removed, "errors": errors}
+    }
     message = f"Removal completed for {name}"
     if errors:
         return partial(message, bool(left), **details)

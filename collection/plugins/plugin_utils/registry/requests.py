@@ -18,6 +18,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
     check_instance_name,
     check_node_name,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import cipher
 
 KINDS = ("provision", "disconnect", "transfer", "remove", "drift", "reconcile")
 SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
@@ -50,6 +51,20 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
             raise Invalid("instances", f"{request['instance']} is there twice")
         seen.add(request["instance"])
     return requests
+
+
+def sealed(request: dict[str, Any]) -> dict[str, Any]:
+    """A request as its row keeps it: the peers encrypted, for preshared keys are among them."""
+    if "peers" not in request:
+        return dict(request)
+    token = cipher().encrypt(json.dumps(request["peers"]).encode()).decode("ascii")
+    return {**request, "peers": len(request["peers"]), "sealed_peers": token}
+
+
+def unsealed_peers(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The peers again."""
+    found: list[dict[str, Any]] = json.loads(cipher().decrypt(request["sealed_peers"]))
+    return found
 
 
 def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:

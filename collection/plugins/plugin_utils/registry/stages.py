@@ -80,6 +80,16 @@ def nodes(operation: Operation, stage: str) -> list[str]:
     return [found["node"] for found in outcomes(operation, stage).values()]
 
 
+def held_up(operation: Operation, stage: str) -> bool:
+    """Whether a stage cannot begin because one before it is not done."""
+    for name, nodes_of_it in (operation.progress or {}).get("stages", {}).items():
+        if name == stage:
+            return False
+        if any(found["state"] != DONE for found in nodes_of_it.values()):
+            return True
+    return False
+
+
 def note(operation: Operation, **values: Any) -> None:
     """Keep something else in the progress."""
     operation.progress = {**(operation.progress or {}), **values}
@@ -95,7 +105,16 @@ def changed(operation: Operation) -> bool:
 def troubles(operation: Operation) -> list[str]:
     """What is not done, in sentences."""
     told = []
-    for found in outcomes(operation).values():
+    for stage, nodes_of_it in (operation.progress or {}).get("stages", {}).items():
+        # What did not begin because something failed before is no trouble of its own.
+        if not held_up(operation, stage):
+            told += _told(nodes_of_it)
+    return told
+
+
+def _told(nodes_of_it: dict[str, dict[str, Any]]) -> list[str]:
+    told = []
+    for found in nodes_of_it.values():
         if found["state"] == WAITING:
             told.append(f"node {found['node']} was left out of this run")
         elif found["state"] == UNREACHABLE:

@@ -10,6 +10,8 @@ killed takes down what came up there. The source's teardown is noted in that las
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -118,8 +120,10 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
     return found
 
 
-def undo(session: Session, operation: Operation, node: Node) -> list[Job]:
+def undo(session: Session, operation: Operation, stage: str, node: Node) -> list[Job]:
     """What is to be taken down on the target when the instance could not be brought up there."""
+    if stage != ARRIVE:
+        return []
     row = teardown.find(session, node.id, f"wg{(operation.progress or {})['instance_id']}")
     return [] if row is None else [Job(operation.id, {"name": row.interface, "state": "absent"})]
 
@@ -149,7 +153,7 @@ def result(session: Session, operation: Operation) -> Result:
     instance = require_instance(session, str(operation.instance_name))
     target = _target(session, operation)
     progress = operation.progress or {}
-    details = {
+    details: dict[str, Any] = {
         "instance_id": instance.id,
         "interface": instance.interface,
         "source": progress["source"],
