@@ -95,7 +95,7 @@ def record(session: Session, operation: Operation) -> None:
             )
         new, updated = _known(session, instance, peers)
         if new:
-            allocation.require_room(session, instance.node, len(new))
+            allocation.require_room(session, instance.node, len(new), instance)
         added = _add_peers(session, instance, new)
         if added or updated or instance.state != "present":
             instance.state = "present"

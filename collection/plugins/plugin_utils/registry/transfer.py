@@ -68,7 +68,8 @@ def record(session: Session, operation: Operation) -> None:
     stages.note(operation, instance_id=instance.id, target=target.id, source=instance.node.name)
     kept: list[int] = []
     if target.id != instance.node_id:
-        allocation.require_room(session, target, _peer_count(session, instance))
+        allocation.require_room(session, target, _peer_count(session, instance), instance)
+        allocation.check_move(session, instance, target)
         reserved = _reserve(session, operation, instance, target)
         kept = [reserved.id]
         if instance.state == "present":
