@@ -60,6 +60,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.reques
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     Result,
     error,
+    still_to_take_down,
     success,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
@@ -101,7 +102,8 @@ def record(session: Session, operation: Operation) -> None:
             instance.state = "present"
             instance.applied = False
             stages.note(operation, changed=True)
-    stages.note(operation, instance_id=instance.id, peers_added=added)
+    before = (operation.progress or {}).get("peers_added", [])  # by a run that was killed
+    stages.note(operation, instance_id=instance.id, peers_added=[*before, *added])
     stages.plan(operation, APPLY, instance.node)
     # What waits to be taken down on this very node is taken up again instead.
     here = teardown.find(session, instance.node_id, instance.interface)
@@ -122,7 +124,9 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
     found = []
     for number, instance in by_operation.items():
         if instance.id in instances:
-            found.append(Job(number, present(instance, node, instance.listen_port, peers[instance.id])))
+            wanted = present(instance, node, instance.listen_port, peers[instance.id])
+            # What somebody has added by hand is drift, and reconcile's to decide on.
+            found.append(Job(number, {**wanted, "purge_peers": False}))
         found += [Job(number, {"name": row.interface, "state": "absent"}) for row in rows.get(number, [])]
     return found
 
@@ -167,7 +171,7 @@ def result(session: Session, operation: Operation) -> Result:
             for peer in peers[:MOST_PEERS_TOLD]
         ],
     }
-    left = stages.troubles(operation)
+    left = stages.troubles(operation, instance.node_id)
     if left:
         return error(
             f"{instance.name} is recorded as {instance.interface} of {node.name} but not up yet: {'; '.join(left)}. "
@@ -177,11 +181,12 @@ def result(session: Session, operation: Operation) -> Result:
         )
     created = (operation.progress or {}).get("created")
     what = "provisioned" if created else "is as asked" if not stages.changed(operation) else "updated"
-    return success(
-        f"Instance {instance.interface} of {instance.name} {what} on {node.name}",
-        code=201 if created else 200,
-        **details,
-    )
+    message = f"Instance {instance.interface} of {instance.name} {what} on {node.name}"
+    code = 201 if created else 200
+    elsewhere = stages.troubles(operation, but=instance.node_id)
+    if elsewhere:
+        return still_to_take_down(message, code, elsewhere, **details)
+    return success(message, code=code, **details)
 
 
 def _new_instance(

@@ -25,6 +25,12 @@ def success(message: str, code: int = 200, **details: Any) -> Result:
     return Result("succeeded", "success", code, message, details)
 
 
+def still_to_take_down(message: str, code: int, troubles: list[str], **details: Any) -> Result:
+    """The customer is served; what is left on other nodes is the fleet's own affair."""
+    warning = f"{'; '.join(troubles)}; what is left there is taken down by the node's next reconcile"
+    return Result("pending", "success", code, message, {**details, "warnings": [warning]})
+
+
 def partial(message: str, pending: bool, **details: Any) -> Result:
     """Some of it is done, and `details` says what not."""
     return Result("pending" if pending else "succeeded", "partial_success", 207, message, details)

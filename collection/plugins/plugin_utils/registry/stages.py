@@ -102,13 +102,19 @@ def changed(operation: Operation) -> bool:
     )
 
 
-def troubles(operation: Operation) -> list[str]:
-    """What is not done, in sentences."""
+def troubles(operation: Operation, node_id: str | None = None, but: str | None = None) -> list[str]:
+    """What is not done, in sentences: of one node, of all `but` one, or of all."""
     told = []
     for stage, nodes_of_it in (operation.progress or {}).get("stages", {}).items():
         # What did not begin because something failed before is no trouble of its own.
         if not held_up(operation, stage):
-            told += _told(nodes_of_it)
+            told += _told(
+                {
+                    number: found
+                    for number, found in nodes_of_it.items()
+                    if number != but and node_id in (None, number)
+                }
+            )
     return told
 
 

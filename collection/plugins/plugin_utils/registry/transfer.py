@@ -45,6 +45,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     Result,
     error,
+    still_to_take_down,
     success,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
@@ -177,9 +178,7 @@ def result(session: Session, operation: Operation) -> Result:
             "Please update your client configurations."
         )
     if left:
-        # The customer is served; what is left is the fleet's own affair.
-        warning = f"{'; '.join(left)}; it is taken down by the node's next reconcile"
-        return Result("pending", "success", 200, message, {**details, "warnings": [warning]})
+        return still_to_take_down(message, 200, left, **details)
     return success(message, **details)
 
 
