@@ -329,3 +329,76 @@ def test_a_look_reports_every_field(looked: tuple[dict[str, Any], Any]) -> None:
         "interface_count": 6,
         "total_issues": 10,
     }
+
+
+# -- what should not be there
+
+
+@pytest.fixture(scope="module")
+def incomplete(lab: Lab, node: Node) -> Iterator[tuple[dict[str, dict[str, Any]], Any]]:
+    """What is reported of interfaces that should be gone, of one that is somebody else's and of one that nobody named,
+    and of one with settings of its own; by task. And the node's states before and after."""
+    empty(node)
+    made = [{"name": f"wg{number}", **fill(BASE, number)} for number in (60, 61, 64, 65, 66)]
+    given = play(lab, node, [task("given", "wg_instance", {"instances": made})])["given"]
+    assert not given.failed, given.message
+    node.run(["ip", "link", "delete", "wg61"])
+    node.write("/run/read-state", READ_STATE)
+    interfaces = [
+        {"interface": "wg60", "state": "absent"},
+        {"interface": "wg61", "state": "absent"},
+        {"interface": "wg62", "state": "absent"},
+        {"interface": "wg64", "state": "any"},
+        {
+            "interface": "wg65",
+            "peers": fill([A, B], 65),
+            "public_key": peer_key("c"),
+            "addresses": ["10.65.0.1/24"],
+            "mtu": 1280,
+        },
+    ]
+    run = play(
+        lab,
+        node,
+        [
+            script("before", "sh /run/read-state"),
+            task("look", "wg_drift", {"interfaces": interfaces}),
+            task("look at all", "wg_drift", {"interfaces": interfaces, "complete": True}),
+            task("repair", "wg_drift", {"interfaces": interfaces, "complete": True, **EVERYTHING}),
+            script("after", "sh /run/read-state"),
+        ],
+    )
+    answers = {}
+    for name in ("look", "look at all", "repair"):
+        assert not run[name].failed, run[name].message
+        assert not run[name].changed
+        answers[name] = run[name].answer
+    yield answers, (parse_state(run["before"].stdout), parse_state(run["after"].stdout))
+    empty(node)
+
+
+def test_what_should_not_be_there_is_reported(
+    incomplete: tuple[dict[str, dict[str, Any]], Any], node: Node
+) -> None:
+    answers, (before, _) = incomplete
+    issues = [tuple(entry.values()) for entry in answers["look"]["interface_issues"]]
+    found = before.interfaces["wg65"]
+    assert issues == [
+        ("wg60", "interface", "absent", "up"),
+        ("wg61", "interface", "absent", "file"),
+        ("wg65", "public_key", peer_key("c"), node.run(["wg", "show", "wg65", "public-key"]).stdout.strip()),
+        ("wg65", "addresses", ["10.65.0.1/24"], sorted(found.addresses)),
+        ("wg65", "mtu", 1280, 1420),
+    ]
+    more = [tuple(entry.values()) for entry in answers["look at all"]["interface_issues"]]
+    assert more == [*issues, ("wg66", "interface", "absent", "up")]
+    assert answers["look at all"]["summary"]["interface_count"] == len(more)
+    assert answers["look at all"]["unknown_peers"] == []
+
+
+def test_what_should_not_be_there_is_left_alone(
+    incomplete: tuple[dict[str, dict[str, Any]], Any],
+) -> None:
+    answers, (before, after) = incomplete
+    assert answers["repair"]["interface_issues"] == answers["look at all"]["interface_issues"]
+    assert after == before

@@ -75,18 +75,22 @@ def peer_spec() -> Dict[str, Any]:
 
 def drift_spec() -> Dict[str, Any]:
     """The parameters of wg_drift."""
-    element = {
-        "interface": {"type": "str", "required": True},
+    single = {
+        "interface": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent", "any"], "default": "present"},
         "peers": PEERS,
+        "public_key": {"type": "str"},
         "listen_port": {"type": "int"},
+        "addresses": {"type": "list", "elements": "str"},
+        "mtu": {"type": "int"},
     }
+    element = {**single, "interface": {"type": "str", "required": True}}
     switch = {"type": "bool", "default": False}
     return {
-        "interface": {"type": "str"},
-        "peers": PEERS,
-        "listen_port": {"type": "int"},
+        **single,
         "interfaces": {"type": "list", "elements": "dict", "options": element},
         "src": {"type": "path"},
+        "complete": switch,
         "reconcile_missing": switch,
         "reconcile_mismatched": switch,
         "remove_unknown": switch,

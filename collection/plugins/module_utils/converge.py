@@ -192,9 +192,8 @@ def _check_port(name: str, steps: Sequence[Step], wanted: InterfaceState) -> Non
         raise Refused(f"listen_port {port} of {name} is in use by another program on this node")
 
 
-def read_states(instances: Sequence[Desired]) -> Dict[str, InterfaceState]:
-    """The state of each instance by its name, read now. Raises WireGuardError when one cannot be read."""
-    node = read_node([desired.name for desired in instances])
+def states_of(node: Node, instances: Sequence[Desired]) -> Dict[str, InterfaceState]:
+    """The state of each instance on a node by its name. Raises WireGuardError when one cannot be read."""
     units = read_units(instances)
     return {d.name: interface_state(node, d.name, d.config_path, units[d.name]) for d in instances}
 

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import first_overlap
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
+    check_interface_address,
+    first_overlap,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import (
     Outcome,
     converge,
-    read_states,
+    states_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
     DEFAULT_CONFIG_DIR,
@@ -22,9 +26,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import 
     check_peers,
     integer,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused, shown
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import check_public_key, fingerprint
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import peer_changes, same_peer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node, read_node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import count
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import (
     MAX_ENTRIES,
@@ -37,16 +42,25 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import In
 
 ENTRIES = ("unknown_peers", "missing_peers", "mismatched_peers", "interface_issues")
 SWITCHES = ("reconcile_missing", "reconcile_mismatched", "remove_unknown")
+# What an interface may be asked to be. "any": it is somebody else's to say, and it is not even read.
+STATES = ("present", "absent", "any")
+FIELDS = ("interface", "state", "peers", "public_key", "listen_port", "addresses", "mtu")
+# What instances are called.
+_INSTANCE = re.compile(r"wg([0-9]+)")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What one interface should be."""
+    """What one interface should be. None: any is fine."""
 
     interface: str
     peers: Dict[str, Peer]
     labels: Dict[str, Dict[str, Any]]  # by public key: what the registry calls the peer
     listen_port: Optional[int] = None
+    state: str = "present"
+    public_key: Optional[str] = None
+    addresses: Optional[FrozenSet[str]] = None
+    mtu: Optional[int] = None
 
 
 @dataclass
@@ -62,8 +76,12 @@ class Repair:
 def compare(expected: Expected, actual: InterfaceState) -> Dict[str, List[Dict[str, Any]]]:
     """The drift of one interface as lists of entries by kind (ENTRIES). Pure."""
     name = expected.interface
-    live = actual.device.peers if actual.device else {}
     found: Dict[str, List[Dict[str, Any]]] = {kind: [] for kind in ENTRIES}
+    if expected.state == "absent":
+        left = _what_is_left(actual)
+        found["interface_issues"] = [_issue(name, "interface", "absent", left)] if left else []
+        return found
+    live = actual.device.peers if actual.device else {}
     for key in sorted(live.keys() - expected.peers.keys()):
         peer = live[key]
         found["unknown_peers"].append(
@@ -104,18 +122,50 @@ def mismatches(wanted: Peer, there: Peer) -> List[Dict[str, Any]]:
     return fields
 
 
+def unexpected(node: Node, expected: Sequence[Expected]) -> List[Dict[str, Any]]:
+    """The instances on a node that are none of `expected`, as entries of interface_issues."""
+    known = {item.interface for item in expected}
+    names = [name for name in node.wireguard() if name not in known and _INSTANCE.fullmatch(name)]
+    return [
+        _issue(name, "interface", "absent", "up" if name in node.links and node.links[name].up else "down")
+        for name in sorted(names, key=lambda name: int(name[2:]))
+    ]
+
+
+def _issue(interface: str, name: str, should: Any, found: Any) -> Dict[str, Any]:
+    return {"interface": interface, "field": name, "expected": should, "actual": found}
+
+
+def _what_is_left(actual: InterfaceState) -> str:
+    """What there is of an interface, in a word; empty when there is nothing."""
+    if actual.device or actual.link:
+        return "up" if actual.link is None or actual.link.up else "down"
+    if actual.unit and (actual.unit.enabled or actual.unit.active):
+        return "enabled at boot" if actual.unit.enabled else "unit active"
+    return "file" if actual.file is not None else ""
+
+
 def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[str, Any]]:
     issues: List[Dict[str, Any]] = []
 
     def issue(name: str, should: Any, found: Any) -> None:
-        issues.append({"interface": expected.interface, "field": name, "expected": should, "actual": found})
+        issues.append(_issue(expected.interface, name, should, found))
 
     if actual.device is None:
         issue("interface", "up", "missing")
     elif actual.link is not None and not actual.link.up:
         issue("interface", "up", "down")
-    if actual.device and expected.listen_port and actual.device.listen_port != expected.listen_port:
-        issue("listen_port", expected.listen_port, actual.device.listen_port)
+    if actual.device:
+        if expected.public_key and actual.device.public_key != expected.public_key:
+            issue("public_key", expected.public_key, actual.device.public_key)
+        if expected.listen_port and actual.device.listen_port != expected.listen_port:
+            issue("listen_port", expected.listen_port, actual.device.listen_port)
+    if actual.device and actual.link:
+        live = {text for text in actual.link.addresses if not text.startswith("fe80:")}
+        if expected.addresses is not None and live != expected.addresses:
+            issue("addresses", sorted(expected.addresses), sorted(live))
+        if expected.mtu and actual.link.mtu != expected.mtu:
+            issue("mtu", expected.mtu, actual.link.mtu)
     if actual.unit and not actual.unit.enabled:
         issue("enabled at boot", True, False)
     if actual.file is None:
@@ -170,38 +220,62 @@ def check_expected(params: Mapping[str, Any]) -> List[Expected]:
     if batch is None:
         if params.get("interface") is None:
             raise InvalidInput("", "one of interface, interfaces and src is needed")
-        batch = [{key: params.get(key) for key in ("interface", "peers", "listen_port")}]
+        batch = [{key: params.get(key) for key in FIELDS}]
     elif params.get("interface") is not None:
         raise InvalidInput("interface", "goes with a single interface, not beside interfaces or src")
     if not isinstance(batch, list):
         raise InvalidInput("interfaces", "is not a list")
-    found: List[Expected] = []
+    found: Dict[str, Expected] = {}
     for index, fields in enumerate(batch):
         at = "" if single else f"interfaces[{index}]."
-        if not isinstance(fields, dict):
-            raise InvalidInput(at.rstrip("."), "is not a mapping")
-        unknown = sorted(str(key) for key in fields if key not in ("interface", "peers", "listen_port"))
-        if unknown:
-            raise InvalidInput(f"{at}{unknown[0][:40]}", "is not one of interface, peers, listen_port")
-        if fields.get("peers") is None:
-            # Taking this for "no peers" would make every live peer an unknown one.
-            raise InvalidInput(f"{at}peers", "is needed (an empty list when there should be none)")
-        name = check_name(fields.get("interface"), f"{at}interface")
-        if any(other.interface == name for other in found):
-            raise InvalidInput(f"{at}interface", f"{name} is there twice")
-        peers = check_peers(fields["peers"], f"{at}peers")
-        labels = {
-            element["public_key"]: {key: element[key] for key in PEER_LABELS if element.get(key) is not None}
-            for element in fields["peers"]
-            if any(element.get(key) is not None for key in PEER_LABELS)
-        }
-        port = fields.get("listen_port")
-        found.append(
-            Expected(
-                name, peers, labels, None if port is None else integer(port, f"{at}listen_port", 1, 65535)
-            )
+        item = _check_one(fields, at)
+        if item.interface in found:
+            raise InvalidInput(f"{at}interface", f"{item.interface} is there twice")
+        found[item.interface] = item
+    return list(found.values())
+
+
+def _check_one(fields: object, at: str) -> Expected:
+    if not isinstance(fields, dict):
+        raise InvalidInput(at.rstrip("."), "is not a mapping")
+    unknown = sorted(str(key) for key in fields if key not in FIELDS)
+    if unknown:
+        raise InvalidInput(f"{at}{unknown[0][:40]}", f"is not one of {', '.join(FIELDS)}")
+    state = fields.get("state") or "present"
+    if state not in STATES:
+        raise InvalidInput(f"{at}state", f"{shown(state)} is not one of {', '.join(STATES)}")
+    if fields.get("peers") is None and state == "present":
+        # Taking this for "no peers" would make every live peer an unknown one.
+        raise InvalidInput(f"{at}peers", "is needed (an empty list when there should be none)")
+    name = check_name(fields.get("interface"), f"{at}interface")
+    if state != "present":
+        return Expected(name, {}, {}, state=state)
+    labels = {}
+    peers = check_peers(fields["peers"], f"{at}peers")
+    for element in fields["peers"]:
+        given = {key: element[key] for key in PEER_LABELS if element.get(key) is not None}
+        if given:
+            labels[element["public_key"]] = given
+
+    def number(key: str, low: int) -> Optional[int]:
+        return None if fields.get(key) is None else integer(fields[key], f"{at}{key}", low, 65535)
+
+    public_key, addresses = fields.get("public_key"), fields.get("addresses")
+    if addresses is not None:
+        if not isinstance(addresses, list):
+            raise InvalidInput(f"{at}addresses", "is not a list")
+        addresses = frozenset(
+            check_interface_address(text, f"{at}addresses[{index}]") for index, text in enumerate(addresses)
         )
-    return found
+    return Expected(
+        name,
+        peers,
+        labels,
+        number("listen_port", 1),
+        public_key=None if public_key is None else check_public_key(public_key, f"{at}public_key"),
+        addresses=addresses,
+        mtu=number("mtu", 576),
+    )
 
 
 def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, Any]:
@@ -211,12 +285,15 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     """
     expected = check_expected(params)
     config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
-    wanted = [Desired(name=item.interface, config_dir=config_dir) for item in expected]
-    states = read_states(wanted)
+    looked_at = [item for item in expected if item.state != "any"]
+    node = read_node([item.interface for item in looked_at])
+    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
     answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
-    for item in expected:
+    for item in looked_at:
         for kind, entries in compare(item, states[item.interface]).items():
             answer[kind] += entries
+    if params.get("complete"):
+        answer["interface_issues"] += unexpected(node, expected)
     numbers = {kind: len(answer[kind]) for kind in ENTRIES}
     answer["has_drift"] = any(numbers.values())
     answer["summary"] = {
@@ -228,10 +305,12 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     }
     secrets = secrets_of(states.values())
     secrets.update(
-        peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key
+        peer.preshared_key for item in looked_at for peer in item.peers.values() if peer.preshared_key
     )
     if any(params.get(switch) for switch in SWITCHES):
-        repair, outcomes = reconcile(params, expected, wanted, check_mode)
+        present = [item for item in expected if item.state == "present"]
+        wanted = [Desired(name=item.interface, config_dir=config_dir) for item in present]
+        repair, outcomes = reconcile(params, present, wanted, check_mode)
         answer["changed"] = any(bool(outcome.steps) and not outcome.error for outcome in outcomes)
         failed = [f"{outcome.desired.name}: {outcome.error}" for outcome in outcomes if outcome.error]
         if failed:

@@ -25,9 +25,18 @@ options:
   interface:
     description: The interface to look at. One of O(interface), O(interfaces) and O(src) is needed.
     type: str
+  state: &state
+    description:
+      - V(present), it should be up, with its peers, and come back at boot.
+      - V(absent), nothing should be there - no interface, no config file, no unit that starts at boot. What is there is
+        reported and left alone, whatever the switches say. The other parameters do not count.
+      - V(any), it is not looked at; for what O(complete) should not report.
+    type: str
+    choices: [present, absent, any]
+    default: present
   peers: &peers
     description:
-      - The peers that should be, all of them. It must be there, and may be an empty list.
+      - The peers that should be, all of them. It must be there when O(state=present), and may be an empty list.
       - A peer's endpoint does not count, since devices roam.
     type: list
     elements: dict
@@ -55,8 +64,20 @@ options:
       peer_id:
         description: What the registry calls the peer; repeated in the report.
         type: str
+  public_key: &public_key
+    description: The public key that the interface should have, in base64. When it is not set, any is fine.
+    type: str
   listen_port: &listen_port
     description: The UDP port that the interface should have. When it is not set, any is fine.
+    type: int
+  addresses: &addresses
+    description:
+      - The addresses that the interface should have, each with its prefix length. When it is not set, any are fine.
+      - Link-local ones do not count.
+    type: list
+    elements: str
+  mtu: &mtu
+    description: The MTU that the interface should have, in bytes. When it is not set, any is fine.
     type: int
   interfaces:
     description: Many interfaces, to be looked at in one call.
@@ -67,14 +88,25 @@ options:
         description: The interface.
         type: str
         required: true
+      state: *state
       peers: *peers
+      public_key: *public_key
       listen_port: *listen_port
+      addresses: *addresses
+      mtu: *mtu
   src:
     description:
       - A file on the controller, JSON or YAML, plain or encrypted by ansible-vault, that holds the list for
         O(interfaces), or a mapping with the list under C(interfaces) or C(wireguard_instances) (there with the
         parameters of M(vpnfleet.wireguard.wg_instance)). It is read as data, never as a template.
     type: path
+  complete:
+    description:
+      - Whether the interfaces that are named are all that there should be. Any other WireGuard interface of the node
+        that is called as instances are (C(wg) and a number) is then reported, and left alone, whatever the switches
+        say.
+    type: bool
+    default: false
   reconcile_missing:
     description: Add peers that are missing.
     type: bool
@@ -108,6 +140,13 @@ EXAMPLES = r"""
         name: laptop
   register: report
 
+- name: See whether wg7 is gone for good, and whether there is anything else
+  vpnfleet.wireguard.wg_drift:
+    interfaces:
+      - interface: wg7
+        state: absent
+    complete: true
+
 - name: Put back what is missing and mend what differs; leave unknown peers alone
   vpnfleet.wireguard.wg_drift:
     src: "instances/{{ inventory_hostname }}.json"
@@ -140,8 +179,10 @@ mismatched_peers:
   elements: dict
 interface_issues:
   description: What is wrong with an interface as a whole, each with C(interface), C(field), C(expected) and C(actual).
-    Fields are C(interface), C(listen_port), C(enabled at boot), and C(file) for a config file that says something
-    else than what runs.
+    Fields are C(interface), C(public_key), C(listen_port), C(addresses), C(mtu), C(enabled at boot), and C(file) for a
+    config file that says something else than what runs. Of the field C(interface), C(expected) is V(up), and C(actual)
+    V(missing) or V(down); or C(expected) is V(absent), and C(actual) V(up), V(down), V(enabled at boot),
+    V(unit active) or V(file).
   returned: success
   type: list
   elements: dict

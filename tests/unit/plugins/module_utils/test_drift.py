@@ -18,9 +18,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Device,
     InterfaceState,
+    Link,
     Peer,
     Unit,
 )
@@ -47,6 +49,16 @@ peer_maps = st.integers(0, 2**64 - 1).map(lambda seed: peer_map(Random(seed), PO
 def alive(live: dict[str, Peer]) -> InterfaceState:
     there = running(live)
     return dataclasses.replace(there, device=dataclasses.replace(there.device, peers=live))  # type: ignore[type-var]
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, states: dict[str, InterfaceState], node: Node | None = None
+) -> None:
+    """Let the module find these interfaces on the node. What was not asked for is not read."""
+    monkeypatch.setattr(drift, "read_node", lambda _names: node or Node())
+    monkeypatch.setattr(
+        drift, "states_of", lambda _node, wanted: {one.name: states[one.name] for one in wanted}
+    )
 
 
 # ---- the seeds' shape
@@ -123,8 +135,7 @@ def test_each_kind_of_drift_has_the_seeds_shape() -> None:
 
 def test_the_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     live = by_key(peer(1, "10.0.0.1/32"), peer(2, preshared_key=preshared_key(1)))
-    states = {"wg0": alive(live), "wg1": alive({})}
-    monkeypatch.setattr(drift, "read_states", lambda wanted: {one.name: states[one.name] for one in wanted})
+    stand_in(monkeypatch, {"wg0": alive(live), "wg1": alive({})})
     params = {
         "interfaces": [
             {"interface": "wg0", "peers": [{"public_key": key(1), "allowed_ips": ["10.0.0.1"]}]},
@@ -146,9 +157,7 @@ def test_the_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        drift, "read_states", lambda _wanted: {"wg0": alive(by_key(peer(1, endpoint="192.0.2.1:1")))}
-    )
+    stand_in(monkeypatch, {"wg0": alive(by_key(peer(1, endpoint="192.0.2.1:1")))})
     answer = drift.run(
         {"interface": "wg0", "peers": [{"public_key": key(1)}]}, check_mode=False, with_diff=False
     )
@@ -159,7 +168,7 @@ def test_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_long_list_is_cut_and_the_summary_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     live = by_key(*(peer(number) for number in range(3000)))
-    monkeypatch.setattr(drift, "read_states", lambda _wanted: {"wg0": alive(live)})
+    stand_in(monkeypatch, {"wg0": alive(live)})
     answer = drift.run({"interface": "wg0", "peers": []}, check_mode=False, with_diff=False)
     assert answer["summary"]["unknown_count"] == 3000
     assert answer["truncated"] is True
@@ -243,6 +252,120 @@ def test_issues_of_the_interface(there: InterfaceState, issues: list[tuple[str, 
     ]
 
 
+LINK: Link = HEALTHY.link  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("should", "there", "issues"),
+    [
+        (dict(public_key=DEVICE.public_key, addresses=LINK.addresses, mtu=LINK.mtu or 1420), HEALTHY, []),
+        (dict(public_key=key(5)), HEALTHY, [("public_key", key(5), DEVICE.public_key)]),
+        (
+            dict(addresses=frozenset({"10.0.0.1/24", "fd00::1/64"})),
+            HEALTHY,
+            [("addresses", ["10.0.0.1/24", "fd00::1/64"], ["10.0.0.1/24"])],
+        ),
+        (dict(addresses=frozenset()), HEALTHY, [("addresses", [], ["10.0.0.1/24"])]),
+        (
+            dict(addresses=LINK.addresses, mtu=1280),
+            dataclasses.replace(
+                HEALTHY, link=dataclasses.replace(LINK, addresses=LINK.addresses | {"fe80::1/64"}, mtu=1420)
+            ),
+            [("mtu", 1280, 1420)],
+        ),
+        # What is not there has no key and no addresses: one issue says it all.
+        (
+            dict(public_key=key(5), listen_port=9, addresses=frozenset(), mtu=1280),
+            dataclasses.replace(HEALTHY, device=None, link=None),
+            [("interface", "up", "missing")],
+        ),
+    ],
+)
+def test_what_else_the_interface_should_have(
+    should: dict[str, Any], there: InterfaceState, issues: list[tuple[str, Any, Any]]
+) -> None:
+    found = compare(Expected("wg0", HEALTHY.device.peers, {}, **should), there)  # type: ignore[union-attr]
+    assert [(one["field"], one["expected"], one["actual"]) for one in found["interface_issues"]] == issues
+
+
+@pytest.mark.parametrize(
+    ("there", "what"),
+    [
+        (HEALTHY, "up"),
+        (dataclasses.replace(HEALTHY, link=dataclasses.replace(LINK, up=False)), "down"),
+        (dataclasses.replace(HEALTHY, device=None, link=None), "file"),
+        (InterfaceState(file="x", broken="line 1: no section", unit=Unit(False, False)), "file"),
+        (InterfaceState(file="x", unit=Unit(True, False)), "enabled at boot"),
+        (InterfaceState(unit=Unit(True, True)), "enabled at boot"),
+        (InterfaceState(unit=Unit(False, True)), "unit active"),
+        (InterfaceState(unit=Unit(False, False)), None),
+        (InterfaceState(), None),
+    ],
+)
+def test_what_is_left_of_an_interface_that_should_be_gone(there: InterfaceState, what: str | None) -> None:
+    found = compare(Expected("wg0", {}, {}, state="absent"), there)
+    assert found == {
+        "unknown_peers": [],
+        "missing_peers": [],
+        "mismatched_peers": [],
+        "interface_issues": []
+        if what is None
+        else [{"interface": "wg0", "field": "interface", "expected": "absent", "actual": what}],
+    }
+
+
+def node_with(*names: str, kind: str = "wireguard", up: bool = True) -> Node:
+    return Node(links={name: Link(up, 1420, frozenset()) for name in names}, kinds=dict.fromkeys(names, kind))
+
+
+@pytest.mark.parametrize(
+    ("node", "names"),
+    [
+        (Node(), []),
+        (node_with("wg0", "wg1"), ["wg0"]),  # it is called as instances are
+        (node_with("wg10", "wg9", "wg2", "wg3"), ["wg9", "wg10"]),
+        (node_with("wg", "wgx", "wg1a", "vpn4", "lo", "wg-1"), []),  # nobody's customers
+        (node_with("wg7", kind="dummy"), []),
+    ],
+)
+def test_instances_that_nobody_asked_for(node: Node, names: list[str]) -> None:
+    asked = [
+        Expected("wg1", {}, {}),
+        Expected("wg2", {}, {}, state="absent"),
+        Expected("wg3", {}, {}, state="any"),
+    ]
+    assert drift.unexpected(node, asked) == [
+        {"interface": name, "field": "interface", "expected": "absent", "actual": "up"} for name in names
+    ]
+
+
+def test_only_a_complete_list_makes_others_unexpected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is reported as to be gone, or as unexpected, is left alone: no switch reaches it."""
+    stand_in(monkeypatch, {"wg1": alive({}), "wg2": HEALTHY}, node_with("wg1", "wg2", "wg3", "wg4", up=False))
+    touched: list[str] = []
+
+    def converge(wanted: list[Any], *_rest: Any) -> list[Any]:
+        touched.extend(desired.name for desired in wanted)
+        return []
+
+    monkeypatch.setattr(drift, "converge", converge)
+    params: dict[str, Any] = {
+        "interfaces": [
+            {"interface": "wg1", "peers": []},
+            {"interface": "wg2", "state": "absent", "peers": None},
+            {"interface": "wg3", "state": "any"},
+        ],
+        **dict.fromkeys(drift.SWITCHES, True),
+    }
+    issues = drift.run(params, check_mode=False, with_diff=False)["interface_issues"]
+    assert [(one["interface"], one["actual"]) for one in issues] == [("wg2", "up")]
+    answer = drift.run({**params, "complete": True}, check_mode=False, with_diff=False)
+    issues = answer["interface_issues"]
+    assert [(one["interface"], one["actual"]) for one in issues] == [("wg2", "up"), ("wg4", "down")]
+    assert answer["summary"]["interface_count"] == answer["summary"]["total_issues"] == 2
+    assert touched == ["wg1", "wg1"]
+
+
 def test_the_file_is_compared_with_what_runs() -> None:
     there = running(by_key(peer(1, "10.0.0.1/32"), peer(2), peer(3), peer(4)))
     live = by_key(peer(1, "10.0.0.9/32"), peer(2, endpoint="192.0.2.1:1"), peer(5))
@@ -274,6 +397,15 @@ def test_the_file_is_compared_with_what_runs() -> None:
         ),
         ({"interfaces": [{"interface": "wg0", "peers": []}] * 2}, "interfaces[1].interface"),
         ({"interfaces": [{"interface": "wg0", "peers": [5]}]}, "interfaces[0].peers[0]"),
+        ({"interface": "wg0", "state": "present"}, "peers"),
+        ({"interface": "wg0", "state": "gone"}, "state"),
+        ({"interfaces": [{"interface": "wg0", "state": ["absent"]}]}, "interfaces[0].state"),
+        ({"interfaces": [{"interface": "..", "state": "absent"}]}, "interfaces[0].interface"),
+        ({"interfaces": [{"interface": "wg0", "state": "absent"}] * 2}, "interfaces[1].interface"),
+        ({"interface": "wg0", "peers": [], "public_key": "x"}, "public_key"),
+        ({"interface": "wg0", "peers": [], "addresses": "10.0.0.1/24"}, "addresses"),
+        ({"interface": "wg0", "peers": [], "addresses": ["10.0.0.1/24", "x"]}, "addresses[1]"),
+        ({"interface": "wg0", "peers": [], "mtu": 1}, "mtu"),
     ],
 )
 def test_parameters_are_checked_and_named(params: dict[str, Any], field: str) -> None:
@@ -287,6 +419,26 @@ def test_labels_are_kept_for_the_report() -> None:
     peers = [{"public_key": key(1), "name": "Phone", "peer_id": "a"}, {"public_key": key(2), "name": None}]
     assert check_expected({"interface": "wg0", "peers": peers}) == [
         Expected("wg0", by_key(peer(1), peer(2)), {key(1): {"name": "Phone", "peer_id": "a"}})
+    ]
+
+
+def test_fields_are_taken_in_normal_form() -> None:
+    params = {
+        "interface": "wg0",
+        "peers": [],
+        "public_key": key(7),
+        "addresses": ["10.0.0.1/24", "FD00:0::1/64"],
+        "mtu": "1380",
+    }
+    assert check_expected(params) == [
+        Expected(
+            "wg0",
+            {},
+            {},
+            public_key=key(7),
+            addresses=frozenset({"10.0.0.1/24", "fd00::1/64"}),
+            mtu=1380,
+        )
     ]
 
 
