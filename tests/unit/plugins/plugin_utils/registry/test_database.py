@@ -169,7 +169,7 @@ def test_the_wrong_key_is_noticed_before_anything_is_written(
     open_registry(database_url)
 
 
-@pytest.mark.parametrize("keys", ["short", "short,", "\x00"[:0] + "k" * 44])
+@pytest.mark.parametrize("keys", ["short", "short,", "k" * 44])
 def test_what_is_no_key_is_refused_and_not_repeated(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, keys: str
 ) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import String, insert, select, text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import insert, select, text
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import rotation, secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
@@ -104,16 +103,6 @@ def decrypted(registry: Registry, key: str) -> dict[str, list[str]]:
 
 def test_all_columns_with_secrets_are_found() -> None:
     assert [str(column) for column in rotation.encrypted_columns()] == list(TOKENS)
-    # A column that only derives from the type, or wraps it, would be missed: there is none.
-    strange = [
-        str(column)
-        for table in Base.metadata.tables.values()
-        for column in table.columns
-        if isinstance(column.type, TypeDecorator)
-        and "key" in column.name
-        and column not in rotation.encrypted_columns()
-    ]
-    assert strange == []
 
 
 def test_every_secret_is_encrypted_by_the_first_key(
@@ -140,6 +129,7 @@ def test_every_secret_is_encrypted_by_the_first_key(
 
 def test_nothing_else_changes(registry: Registry) -> None:
     before = everything_else(registry)
+    assert LONG_AGO.isoformat(sep=" ") in before  # when a row was changed, too
     secrets.use([NEW, OLD])
     with registry.write() as session:
         rotation.rotate(session)
@@ -224,9 +214,3 @@ def everything_else(registry: Registry) -> str:
             for r in session.scalars(select(Operation.request).order_by(Operation.id))
         ]
     return json.dumps(kept)
-
-
-def test_columns_of_text_alone_are_compared(registry: Registry) -> None:
-    """The test above compares what it is meant to."""
-    assert LONG_AGO.isoformat(sep=" ") in everything_else(registry)
-    assert isinstance(Instance.__table__.c.private_key.type.impl, String)

@@ -1,0 +1,361 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Nodes as code: the registry's nodes become what a list says of them. Those that are not in it stay as they are."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from netaddr import IPNetwork
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import shown
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import new_ip6_pool
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    AuditEntry,
+    Instance,
+    Node,
+    Teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    check_interface,
+    check_node_name,
+    is_host_name,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
+    NODE_CHECKS,
+    Check,
+    check_port,
+)
+
+CREATED, UPDATED, REMOVED = "created", "updated", "removed"
+
+# What goes into a command line of ssh or a shell on the node holds no character that means anything there.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._+-]+)+")
+# It becomes a group's name, and a page shows it.
+_COUNTRY = re.compile(r"\w(?:[\w .,'()-]*[\w.)])?")
+_PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
+_URL = re.compile(r"https?://(?P<place>[^/]+)(?:/[A-Za-z0-9._~/-]*)?")
+_MOST_NAMED = 5  # instances in a message
+_POOLS = ("ip_pool_cidr", "ip6_pool_cidr")  # they have no default: null is as if it were not there
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one node. `before` and `after` hold all its fields, in order; None where there is no node."""
+
+    name: str
+    action: str  # CREATED, UPDATED or REMOVED
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """By the name of each field that changes, the two values."""
+        before, after = self.before or {}, self.after or {}
+        return {
+            name: {"before": before.get(name), "after": after.get(name)}
+            for name in FIELDS
+            if before.get(name) != after.get(name)
+        }
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    name: str
+    present: bool
+    fields: Mapping[str, Any]  # only those that are set
+
+
+def apply_nodes(session: Session, wanted: Sequence[Mapping[str, Any]]) -> list[Change]:
+    """Make the nodes of `wanted` as they are described; returns what that changes.
+
+    Each is a mapping with `name`, any of FIELDS, and `state` (present or absent). A field that is not there stays as it
+    is, one that is null goes back to its default. All of it or nothing: raises Invalid, which names node and field, or
+    Conflict, and then nothing of the transaction is to be kept.
+    """
+    nodes = {node.name: node for node in list_nodes(session)}
+    spelled = {name.lower(): name for name in nodes}
+    changes = []
+    for each in _read(wanted):
+        known = spelled.get(each.name.lower())
+        if known is not None and known != each.name:
+            raise Conflict(f"node {each.name} is in the registry already, as {known}")
+        change = _apply(session, nodes.get(each.name), each)
+        if change is not None:
+            changes.append(change)
+    session.flush()
+    return changes
+
+
+def list_nodes(session: Session) -> list[Node]:
+    """All nodes, by name."""
+    return list(session.scalars(select(Node).order_by(Node.name)))
+
+
+def described(node: Node) -> dict[str, Any]:
+    """A node's name and fields, as apply_nodes takes them."""
+    return {name: getattr(node, name) for name in ("name", *FIELDS)}
+
+
+def check_connection(node: Node) -> None:
+    """Make sure that how a node is reached is what `apply_nodes` would have taken, however it came into the registry:
+    elsewhere, it could be an option of ssh's. Raises Invalid."""
+    check_node_name(node.name)
+    for name in ("ansible_host", "ansible_port", "ansible_user", "ansible_python_interpreter"):
+        FIELDS[name](getattr(node, name), name)
+
+
+def record(session: Session, changes: Sequence[Change], actor: str) -> None:
+    """An audit row for each change."""
+    session.add_all(
+        AuditEntry(
+            actor=actor,
+            action=f"node {change.action}",
+            subject=change.name,
+            result="success",
+            details={"fields": change.fields()},
+        )
+        for change in changes
+    )
+
+
+# ---- reading what is wanted
+
+
+def _read(wanted: object) -> list[_Wanted]:
+    if not isinstance(wanted, Sequence) or isinstance(wanted, str):
+        raise Invalid("nodes", "is not a list")
+    found: dict[str, _Wanted] = {}
+    for index, one in enumerate(wanted):
+        if not isinstance(one, Mapping):
+            raise Invalid(f"nodes[{index}]", "is not a mapping of a node's fields")
+        if one.get("name") is None:
+            raise Invalid(f"nodes[{index}].name", "is needed")
+        each = _read_one(one, check_node_name(one["name"], f"nodes[{index}].name"))
+        if each.name.lower() in found:
+            raise Invalid(f"nodes[{index}].name", f"{each.name} is there twice")
+        found[each.name.lower()] = each
+    return list(found.values())
+
+
+def _read_one(one: Mapping[str, Any], name: str) -> _Wanted:
+    place = f"node {name}"
+    fields = {}
+    for key, value in one.items():
+        if key in ("name", "state"):
+            continue
+        if key not in FIELDS:
+            raise Invalid(f"{place}: {shown(key)}", f"is no field of a node; these are: {', '.join(FIELDS)}")
+        if value is None and key in _POOLS:
+            continue
+        if value is None and key in _DEFAULTS:
+            fields[str(key)] = _DEFAULTS[key]
+        else:
+            fields[str(key)] = FIELDS[key](value, f"{place}: {key}")
+    state = one.get("state", "present")
+    if state not in ("present", "absent"):
+        raise Invalid(f"{place}: state", f"{shown(state)} is neither present nor absent")
+    return _Wanted(name, state == "present", fields)
+
+
+# ---- making it so
+
+
+def _apply(session: Session, node: Node | None, wanted: _Wanted) -> Change | None:
+    if node is None:
+        if not wanted.present:
+            return None
+        return _create(session, wanted)
+    before = described(node)
+    if not wanted.present:
+        _require_nothing_on(session, node)
+        session.delete(node)
+        return Change(node.name, REMOVED, before, None)
+    changed = {name: value for name, value in wanted.fields.items() if value != before[name]}
+    if not changed:
+        return None
+    for pool, subnet in zip(_POOLS, (Instance.subnet, Instance.subnet6), strict=True):
+        if pool in changed:
+            _require_inside(session, node, pool, changed[pool], subnet)
+    for name, value in changed.items():
+        setattr(node, name, value)
+    if "override_mtu" in changed:
+        _apply_again(session, node)
+    return Change(node.name, UPDATED, before, described(node))
+
+
+def _create(session: Session, wanted: _Wanted) -> Change:
+    if "ip_pool_cidr" not in wanted.fields:
+        raise Invalid(f"node {wanted.name}: ip_pool_cidr", "is needed for a new node")
+    node = Node(name=wanted.name, **{**_DEFAULTS, "ip6_pool_cidr": new_ip6_pool(), **wanted.fields})
+    session.add(node)
+    return Change(node.name, CREATED, None, described(node))
+
+
+def _require_nothing_on(session: Session, node: Node) -> None:
+    """What is on a node, or is still to be taken down there, needs it in the registry."""
+    instances = session.scalars(select(Instance.name).where(Instance.node_id == node.id)).all()
+    if instances:
+        raise Conflict(
+            f"node {node.name} cannot be removed: {_listed(instances, 'instance')} on it; transfer or remove them first"
+        )
+    left = session.execute(
+        select(Teardown.interface, Teardown.instance_name).where(Teardown.node_id == node.id)
+    ).all()
+    if left:
+        raise Conflict(
+            f"node {node.name} cannot be removed: still to be taken down on it: "
+            f"{_listed([f'{interface} of {name}' for interface, name in left], 'interface')}; reconcile it first"
+        )
+
+
+def _require_inside(session: Session, node: Node, field: str, pool: str, column: Any) -> None:
+    """A node's pool keeps what was taken out of it. What came from another node by transfer was never in it."""
+    old, new = IPNetwork(getattr(node, field)), IPNetwork(pool)
+    rows = session.execute(select(Instance.name, column).where(Instance.node_id == node.id)).all()
+    outside = [
+        f"{name} ({subnet})"
+        for name, subnet in rows
+        if IPNetwork(subnet) in old and IPNetwork(subnet) not in new
+    ]
+    if outside:
+        raise Conflict(
+            f"node {node.name}: {field} cannot be {pool}: {_listed(outside, 'instance')} on it would be outside"
+        )
+
+
+def _apply_again(session: Session, node: Node) -> None:
+    """The interfaces of instances without an MTU of their own have the node's: what is there is not what is wanted."""
+    for instance in session.scalars(
+        select(Instance).where(
+            Instance.node_id == node.id, Instance.mtu.is_(None), Instance.state == "present"
+        )
+    ):
+        instance.applied = False
+
+
+def _listed(what: Sequence[str], noun: str) -> str:
+    named = ", ".join(sorted(what)[:_MOST_NAMED])
+    more = f" and {len(what) - _MOST_NAMED} more" if len(what) > _MOST_NAMED else ""
+    return f"{len(what)} {noun}{'s' if len(what) != 1 else ''} ({named}{more})"
+
+
+# ---- fields
+
+
+def _check_host(value: object, field: str) -> str | None:
+    """A host name or an address."""
+    text = _text(value, field, 253)
+    if text is None or is_address(text) or (is_host_name(text) and not text.rpartition(".")[2].isdigit()):
+        return text
+    raise Invalid(field, f"{shown(text)} is neither a host name nor an IP address")
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is an IPv4 or IPv6 address, without a zone."""
+    try:
+        return "%" not in text and bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def _check_user(value: object, field: str) -> str | None:
+    return _matching(_text(value, field, 64), field, _USER, "a user's name")
+
+
+def _check_interpreter(value: object, field: str) -> str | None:
+    return _matching(_text(value, field, 255), field, _PATH, "the absolute path of a program")
+
+
+def _check_country(value: object, field: str) -> str | None:
+    return _matching(_text(value, field, 64), field, _COUNTRY, "a country's name or code")
+
+
+def _check_endpoint(value: object, field: str) -> str | None:
+    """A host, or host:port; an IPv6 address in brackets where a port follows."""
+    text = _text(value, field, 261)
+    if text is None or is_address(text):
+        return text
+    parts = _PLACE.fullmatch(text)
+    if parts is None:
+        raise Invalid(field, f"{shown(text)} is neither a host nor host:port nor [IPv6 address]:port")
+    if parts["host"] is not None:
+        _check_host(parts["host"], field)
+    elif ":" not in parts["address"] or not is_address(parts["address"]):
+        raise Invalid(field, f"{shown(text)}: in the brackets is no IPv6 address")
+    if parts["port"] is None:
+        return parts["host"] or parts["address"]
+    check_port(parts["port"], field)
+    return text
+
+
+def _check_url(value: object, field: str) -> str | None:
+    """Where a node's agent is reached; what it is to know, such as a password, is not part of it."""
+    text = _text(value, field, 255)
+    if text is None:
+        return None
+    parts = _URL.fullmatch(text)
+    if parts is None or (":" in parts["place"] and is_address(parts["place"])):
+        raise Invalid(field, f"{shown(text)} is not of the form https://host:port/path")
+    _check_endpoint(parts["place"], field)
+    return text
+
+
+def _check_interface(value: object, field: str) -> str:
+    return check_interface(value, field)
+
+
+def _check_enabled(value: object, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid(field, f"{shown(value)} is neither true nor false")
+    return value
+
+
+def _text(value: object, field: str, longest: int) -> str | None:
+    """A text as it is; None for nothing."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise Invalid(field, f"{shown(value)} is not a text")
+    if len(value) > longest:
+        raise Invalid(field, f"is longer than {longest} characters")
+    return "".join(value)  # without what Ansible notes on texts
+
+
+def _matching(text: str | None, field: str, pattern: re.Pattern[str], what: str) -> str | None:
+    if text is not None and pattern.fullmatch(text) is None:
+        raise Invalid(field, f"{shown(text)} is not {what}")
+    return text
+
+
+#: What can be said of a node besides its name, by column, with its check.
+FIELDS: Mapping[str, Check] = MappingProxyType(
+    {
+        "ansible_host": _check_host,
+        "ansible_port": check_port,
+        "ansible_user": _check_user,
+        "ansible_python_interpreter": _check_interpreter,
+        "agent_url": _check_url,
+        "endpoint": _check_endpoint,
+        "wg_interface": _check_interface,
+        "ip_pool_cidr": NODE_CHECKS["ip_pool_cidr"],
+        "ip6_pool_cidr": NODE_CHECKS["ip6_pool_cidr"],
+        "enabled": _check_enabled,
+        "weight": NODE_CHECKS["weight"],
+        "max_peers": NODE_CHECKS["max_peers"],
+        "country": _check_country,
+        "dns_name": _check_host,
+        **{name: check for name, check in NODE_CHECKS.items() if name.startswith("override_")},
+    }
+)
+# What a field that is null, or that a new node does not set, becomes; None for all others but the pools.
+_DEFAULTS: Mapping[str, Any] = MappingProxyType({"wg_interface": "wg0", "enabled": True, "weight": 100})
