@@ -13,12 +13,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import fleet_data, on_node, playbook
-from tests.bench.side_by_side import Comparison, compare
+from tests.bench import fleet_data, on_node, playbook, registry
+from tests.bench.side_by_side import Comparison, Figure, compare
 from tests.lab.errors import LabError
 from tests.lab.fleet import ROOT, Lab
 from tests.lab.node import Node
@@ -153,10 +153,16 @@ def many_instances(lab: Lab, folder: Path, runs: int) -> Comparison:
     return result
 
 
-BENCHES: dict[str, Callable[[Lab, Path, int], Comparison | list[Comparison]]] = {
+Result = Comparison | Figure
+BENCHES: dict[str, Callable[[Lab, Path, int], Result | Sequence[Result]]] = {
     "fresh": fresh_peers,
     "big": big_instance,
     "many": many_instances,
+    "disconnect": registry.disconnect,
+    "remove": registry.remove,
+    "drift": registry.drift,
+    "allocation": registry.allocation,
+    "transfer": registry.transfer,
 }
 
 
@@ -167,15 +173,15 @@ def main() -> int:
     parser.add_argument(
         "--runs", type=int, default=7, help="timed runs of each side; 5 at least (default: %(default)s)"
     )
-    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=sorted(BENCHES))
+    parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES))
     arguments = parser.parse_args()
     runs = max(5, arguments.runs)
-    results: list[Comparison] = []
+    results: list[Result] = []
     try:
-        with Lab(name="bench", nodes=1, devices=0) as lab:
+        with Lab(name="bench", nodes=2, devices=1) as lab:
             for name in arguments.only:
                 found = BENCHES[name](lab, FOLDER / "data", runs)
-                results += found if isinstance(found, list) else [found]
+                results += found if isinstance(found, Sequence) else [found]
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -186,7 +192,8 @@ def main() -> int:
             "python": platform.python_version(),
             "ansible_core": version("ansible-core"),
         },
-        "ratios": {result.name: result.as_json() for result in results},
+        "ratios": {result.name: result.as_json() for result in results if isinstance(result, Comparison)},
+        "figures": {result.name: result.as_json() for result in results if isinstance(result, Figure)},
     }
     text = json.dumps(report, indent=2)
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,26 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure in seconds that has nothing beside it; `target` is what its median should be at most, if anything."""
+
+    name: str
+    measured: str
+    seconds: list[float]
+    target: float | None = None
+
+    def as_json(self) -> dict[str, object]:
+        median = statistics.median(self.seconds)
+        said = {
+            "measured": self.measured,
+            "median_s": round(median, 3),
+            "worst_s": round(max(self.seconds), 3),
+            "runs": len(self.seconds),
+        }
+        return said if self.target is None else {**said, "target": self.target, "met": median <= self.target}
+
+
 def compare(
     name: str,
     target: float,
