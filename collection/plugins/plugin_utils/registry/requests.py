@@ -13,6 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import integer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
     check_instance_name,
@@ -24,6 +26,8 @@ KINDS = ("provision", "disconnect", "transfer", "remove", "drift", "reconcile")
 SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
 
 _PROVISION_FIELDS = ("instance", "peers", "node", "prefix_length")
+# Python refuses to write out much larger numbers.
+_LARGEST = 2**63
 _PEER_FIELDS = ("name", "public_key", "preshared_key", "allowed_ips", "persistent_keepalive")
 
 
@@ -54,25 +58,26 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def sealed(request: dict[str, Any]) -> dict[str, Any]:
-    """A request as its row keeps it: the peers encrypted, for preshared keys are among them."""
+    """A request as its row keeps it: the peers encrypted, for preshared keys are among them.
+
+    By the end of its name, the rotation of the encryption key finds what is sealed.
+    """
     if "peers" not in request:
         return dict(request)
     token = cipher().encrypt(json.dumps(request["peers"]).encode()).decode("ascii")
-    return {**request, "peers": len(request["peers"]), "sealed_peers": token}
+    return {**request, "peers": len(request["peers"]), "peers_sealed": token}
 
 
 def unsealed_peers(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The peers again."""
-    found: list[dict[str, Any]] = json.loads(cipher().decrypt(request["sealed_peers"]))
+    found: list[dict[str, Any]] = json.loads(cipher().decrypt(request["peers_sealed"]))
     return found
 
 
 def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:
     request: dict[str, Any] = {}
     if isinstance(one, Mapping) and kind == "provision":
-        unknown = sorted(str(key) for key in one if key not in _PROVISION_FIELDS)
-        if unknown:
-            raise Invalid(f"{field}.{unknown[0][:60]}", f"is not one of {', '.join(_PROVISION_FIELDS)}")
+        _refuse_unknown(one, _PROVISION_FIELDS, field)
         request.update({str(key): value for key, value in one.items() if value is not None})
         one = request.get("instance")
     if not isinstance(one, str):
@@ -118,11 +123,21 @@ def _peers(value: Any) -> list[dict[str, Any]]:
         field = f"peers[{index}]"
         if not isinstance(given, Mapping):
             raise Invalid(field, "is not a mapping")
-        unknown = sorted(str(key) for key in given if key not in _PEER_FIELDS)
-        if unknown:
-            raise Invalid(f"{field}.{unknown[0][:60]}", f"is not one of {', '.join(_PEER_FIELDS)}")
-        found.append({str(key): _plain(item) for key, item in given.items() if item is not None})
+        _refuse_unknown(given, _PEER_FIELDS, field)
+        found.append(
+            {
+                name: _plain(given[name], f"{field}.{name}")
+                for name in _PEER_FIELDS
+                if given.get(name) is not None
+            }
+        )
     return found
+
+
+def _refuse_unknown(given: Mapping[Any, Any], known: tuple[str, ...], field: str) -> None:
+    unknown = sorted(str(key) for key in given if key not in known)
+    if unknown:
+        raise Invalid(field, f"{shown(unknown[0])} is not one of {', '.join(known)}")
 
 
 def _parsed(value: Any) -> Any:
@@ -130,18 +145,22 @@ def _parsed(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
 
-def _plain(value: Any) -> Any:
-    """Without what Ansible notes on texts."""
+def _plain(value: Any, field: str, in_list: bool = False) -> Any:
+    """What JSON has a form for, without what Ansible notes on it. Whether it is what belongs there is seen later."""
     if isinstance(value, str):
-        return str.__str__(value) if type(value) is str else "".join(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+        return "".join(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < _LARGEST:
+        return int(value)
+    if isinstance(value, (list, tuple)) and not in_list:
+        return [_plain(item, f"{field}[{index}]", in_list=True) for index, item in enumerate(value)]
+    raise Invalid(field, "is neither a text nor a number" + ("" if in_list else " nor a list of them"))
 
 
 def _text(value: Any, field: str) -> str:
@@ -151,13 +170,13 @@ def _text(value: Any, field: str) -> str:
 
 
 def _number(value: Any, field: str, low: int, high: int) -> int:
+    # What else there is, such as a text that Ansible keeps encrypted, must not be repeated in a message.
+    if not isinstance(value, (str, int)) or (isinstance(value, int) and abs(value) >= _LARGEST):
+        raise Invalid(field, f"is not a number from {low} to {high}")
     try:
-        number = int(str(value))
-    except ValueError:
-        raise Invalid(field, "is not a number") from None
-    if isinstance(value, bool) or not low <= number <= high:
-        raise Invalid(field, f"is not between {low} and {high}")
-    return number
+        return int(integer(value, field, low, high))
+    except InvalidInput as error:
+        raise Invalid(error.field, error.problem) from None
 
 
 def _boolean(value: Any, field: str) -> bool:
