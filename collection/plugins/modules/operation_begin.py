@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: operation_begin
 short_description: Record and claim operations in the registry
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - The first step of each of the playbooks C(provision.yml), C(disconnect.yml), C(transfer.yml), C(remove.yml),
     C(drift.yml) and C(reconcile.yml). Turns what is asked into the desired state, in one transaction, and claims the

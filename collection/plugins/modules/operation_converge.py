@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: operation_converge
 short_description: Do on a node what a run's operations want of it
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Reads from the registry what the operations of a run want of this node in a stage, does it by one call of
     M(vpnfleet.wireguard.wg_instance), whatever the number of instances, and writes down how it went.

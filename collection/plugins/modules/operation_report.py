@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: operation_report
 short_description: End the operations of a run and publish their result
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - The last step of each operation. Says what was done and what not, to the reader, to the registry (the row of the
     operation and the audit) and by C(set_stats) as C(vpnfleet), which AWX shows as artifacts.

@@ -39,6 +39,7 @@ def record(session: Session, operation: Operation) -> None:
     if instance.state != "disconnected":
         instance.state = "disconnected"
         instance.applied = False
+        stages.note(operation, changed=True)
     stages.note(operation, instance_id=instance.id)
     stages.plan(operation, APPLY, instance.node)
     teardown.claim(session, operation, APPLY)
