@@ -22,7 +22,7 @@ from tests.lab.node import Node
 Variables = dict[str, Any]
 
 _SITE = ROOT / "playbooks" / "site.yml"
-_PRODUCTION = ROOT / "inventories" / "production"
+_EXAMPLE = ROOT / "inventories" / "variables"
 
 #: Every secret that a test made; none may be in any output.
 _secrets: set[str] = set()
@@ -266,19 +266,19 @@ def test_the_result_tells_public_keys(fleet: Lab, inventory: Path) -> None:
     assert f"key {public_key}" in run.output
 
 
-def test_the_production_example_works(fleet: Lab, tmp_path: Path) -> None:
+def test_the_example_works(fleet: Lab, tmp_path: Path) -> None:
     """Filled in and encrypted as its README says, with the lab's nodes in the place of its own."""
-    production = tmp_path / "production"
-    shutil.copytree(_PRODUCTION, production)
+    mine = tmp_path / "mine"
+    shutil.copytree(_EXAMPLE, mine)
     password = tmp_path / "password"
-    for example in production.glob("host_vars/*/vault.yml.example"):
+    for example in mine.glob("host_vars/*/vault.yml.example"):
         names = yaml.safe_load(example.read_text(encoding="utf-8"))
         keys = {name: secret("genpsk" if name.endswith("preshared_key") else "genkey") for name in names}
         vault = example.with_suffix("")
         vault.write_text(yaml.safe_dump(keys), encoding="utf-8")
         encrypt(vault, password)
     given = yaml.safe_load(fleet.inventory.read_text(encoding="utf-8"))["nodes"]
-    names = yaml.safe_load((production / "hosts.yml").read_text(encoding="utf-8"))["nodes"]["hosts"]
+    names = yaml.safe_load((mine / "hosts.yml").read_text(encoding="utf-8"))["nodes"]["hosts"]
     hosts = dict(zip(names, given["hosts"].values(), strict=False))
     lab_hosts = tmp_path / "lab.yml"
     lab_hosts.write_text(
@@ -289,12 +289,12 @@ def test_the_production_example_works(fleet: Lab, tmp_path: Path) -> None:
     )
     arguments = ["--inventory", str(lab_hosts), "--vault-password-file", str(password)]
 
-    done = site(fleet, production / "hosts.yml", *arguments)
+    done = site(fleet, mine / "hosts.yml", *arguments)
 
     assert done.code == 0, done.output
     assert [interfaces(node) for node in fleet.nodes[:2]] == [["wg7"], ["wg8", "wg9"]]
     assert len(peers(fleet.nodes[0], "wg7")) == 2
-    again = site(fleet, production / "hosts.yml", *arguments)
+    again = site(fleet, mine / "hosts.yml", *arguments)
     assert again.changed == {"de1.example.com": 0, "nl1.example.com": 0}
 
 
