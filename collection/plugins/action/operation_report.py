@@ -24,7 +24,7 @@ class ActionModule(RegistryAction):
     """The last step of each operation."""
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """The result object; the task fails when something that was asked for is not done."""
+        """The result object, and what is not done: no failure of this task, as Ansible publishes nothing of those."""
         run = self._task.args["run"]
         check = bool(self._task.check_mode)
         ended = operations.Run(
@@ -60,14 +60,19 @@ class ActionModule(RegistryAction):
             # What the registry takes down is a change even where no node was there to notice.
             "changed": published["changed"],
             "result": published,
+            "undone": [] if check else _undone(results),
             "msg": _told([one["message"] for one in (failed or results)]),
             "ansible_stats": {"data": {"vpnfleet": published}, "per_host": False, "aggregate": False},
         }
-        if failed:
-            answer["failed"] = True
         if warnings:
             answer["warnings"] = warnings
         return answer
+
+
+def _undone(results: list[dict[str, Any]]) -> list[str]:
+    if not results:
+        return ["another run has taken over what this one had begun"]
+    return [one["message"] for one in results if one["status"] == "error"]
 
 
 def _told(messages: list[str]) -> str:

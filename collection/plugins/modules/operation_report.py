@@ -11,8 +11,9 @@ version_added: 0.1.0
 description:
   - The last step of each operation. Says what was done and what not, to the reader, to the registry (the row of the
     operation and the audit) and by C(set_stats) as C(vpnfleet), which AWX shows as artifacts.
-  - Fails when something that was asked for is not done. What could not be done because a node cannot be reached stays
-    recorded as pending, and the next C(reconcile.yml) of that node does it.
+  - Does not fail when something that was asked for is not done, for Ansible publishes nothing of a task that fails. It
+    returns RV(undone), by which the playbook's next task fails. What could not be done because a node cannot be reached
+    stays recorded as pending, and the next C(reconcile.yml) of that node does it.
 author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
@@ -31,6 +32,13 @@ EXAMPLES = r"""
   vpnfleet.wireguard.operation_report:
     run: "{{ hostvars.localhost.ansible_facts.vpnfleet_run }}"
   run_once: true
+  register: vpnfleet_report
+
+- name: Fail when something is not done
+  ansible.builtin.fail:
+    msg: "{{ vpnfleet_report.msg }}"
+  run_once: true
+  when: vpnfleet_report.undone | length > 0
 """
 
 RETURN = r"""
@@ -53,4 +61,9 @@ result:
         status), C(pending), C(message) and what is particular to its kind.
       type: list
       elements: dict
+undone:
+  description: What was asked for and is not done, in sentences. Nothing in check mode.
+  returned: always
+  type: list
+  elements: str
 """
