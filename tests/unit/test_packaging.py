@@ -24,6 +24,8 @@ MODULES = [
     "operation_begin",
     "operation_converge",
     "operation_report",
+    "registry_nodes",
+    "registry_schema",
     "wg_drift",
     "wg_info",
     "wg_instance",
