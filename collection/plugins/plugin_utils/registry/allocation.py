@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from netaddr import IPAddress, IPNetwork
@@ -40,6 +41,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     LONGEST_PREFIX,
     PREFIX6,
+    effective,
 )
 
 LAST_PORT = 65535
@@ -50,9 +52,60 @@ _NOT_FOR_PEERS = 3
 # ---- nodes
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a new instance can be."""
+
+    node: Node
+    listen_port: int
+    subnet: str
+    subnet6: str
+
+
+def find_place(
+    session: Session, new_peers: int, node: Node | None = None, prefix_length: int | None = None
+) -> Place:
+    """A place for a new instance with `new_peers` peers: on `node`, else on the first in the order of `choose_node`
+    that has a port and subnets left, too. Without `prefix_length` the subnet is as large as default_prefix_length says.
+
+    Raises Conflict (`node` is disabled), Full or Invalid (prefix_length).
+    """
+    if node is not None:
+        require_room(session, node, new_peers)
+        return _place_on(session, node, new_peers, prefix_length)
+    reasons = []
+    for one in _nodes_with_room(session, new_peers):
+        try:
+            return _place_on(session, one, new_peers, prefix_length)
+        except (Full, Invalid) as error:
+            reasons.append(str(error))
+    if len(reasons) == 1:
+        raise Full(reasons[0])
+    raise Full(
+        f"none of {len(reasons)} nodes with room for the peers has all that is needed: {reasons[0]}; …"
+    )
+
+
+def _place_on(session: Session, node: Node, new_peers: int, prefix_length: int | None) -> Place:
+    length = default_prefix_length(node.ip_pool_cidr, new_peers) if prefix_length is None else prefix_length
+    subnet = free_subnet(session, node, length)
+    most = (1 << 32 - length) - _NOT_FOR_PEERS
+    if new_peers > most:
+        raise Full(
+            f"a /{length} of node {node.name} has addresses for {_counted(most, 'peer')}, not for {new_peers}"
+        )
+    base = effective(None, node).listen_port_base
+    return Place(node, free_port(session, node, base), subnet, free_subnet6(session, node))
+
+
 def choose_node(session: Session, new_peers: int) -> Node:
     """The node that a new instance with `new_peers` peers goes to: of those that are enabled, have a weight and have
     room, the one with the fewest peers for its weight. An instance without peers counts as one. Raises Full."""
+    return _nodes_with_room(session, new_peers)[0]
+
+
+def _nodes_with_room(session: Session, new_peers: int) -> list[Node]:
+    """At least one, the best first; else Full."""
     load = _load()
     rows = session.execute(
         select(Node, func.coalesce(load.c.peers, 0), func.coalesce(load.c.weighs, 0)).outerjoin(
@@ -64,7 +117,8 @@ def choose_node(session: Session, new_peers: int) -> Node:
     willing = [row for row in nodes if row[0].enabled and row[0].weight > 0]
     roomy = [row for row in willing if _missing(row[0], row[1], new_peers) <= 0]
     if roomy:
-        return min(roomy, key=lambda row: (Fraction(row[2], row[0].weight), row[0].name))[0]
+        roomy.sort(key=lambda row: (Fraction(row[2], row[0].weight), row[0].name))
+        return [node for node, _peers, _weighs in roomy]
     if willing:
         node, peers, _weighs = min(
             willing, key=lambda row: (_missing(row[0], row[1], new_peers), row[0].name)
