@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
@@ -19,8 +21,13 @@ if MISSING is None:
         requests,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NodeBusy
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import new_id
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
+
+#: Seconds to wait for a reconcile of the node to end.
+_PATIENCE = 20.0
+_PAUSE = 0.2
 
 
 class ActionModule(RegistryAction):
@@ -39,10 +46,7 @@ class ActionModule(RegistryAction):
             hosts=frozenset(str(host) for host in task_vars.get("ansible_play_hosts_all", ())),
         )
         check = bool(self._task.check_mode)
-        with self.registry.write(keep=not check) as session:
-            claimed = operations.begin(session, kind, asked, run)
-            stages = operations.stage_nodes(claimed)
-            ids = [operation.id for operation in claimed]
+        ids, stages = self._begin(kind, asked, run)
         nodes = sorted({name for names in stages.values() for name in names})
         return {
             "operations": [] if check else ids,
@@ -57,3 +61,18 @@ class ActionModule(RegistryAction):
                 }
             },
         }
+
+    def _begin(
+        self, kind: str, asked: Sequence[dict[str, Any]], run: operations.Run
+    ) -> tuple[list[str], dict[str, list[str]]]:
+        """The ids of the operations, and the names of the nodes by stage."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self.registry.write(keep=not self._task.check_mode) as session:
+                    claimed = operations.begin(session, kind, asked, run)
+                    return [operation.id for operation in claimed], operations.stage_nodes(claimed)
+            except NodeBusy:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)

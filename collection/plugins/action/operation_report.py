@@ -37,7 +37,15 @@ class ActionModule(RegistryAction):
                 held = operations.of_run(session, ended.id)
             results = operations.finish(session, held, ended)
         if check:
-            results = [{**one, "status": "planned", "operation_id": None} for one in results]
+            # A node that could not be looked at is an error all the same.
+            results = [
+                {
+                    **one,
+                    "status": one["status"] if one["status"] == "error" else "planned",
+                    "operation_id": None,
+                }
+                for one in results
+            ]
         failed = [one for one in results if one["status"] == "error"]
         partly = [one for one in results if one["status"] == "partial_success"]
         published = {
@@ -51,6 +59,7 @@ class ActionModule(RegistryAction):
             else "success",
             "changed": any(one["changed"] for one in results),
             "operations": results,
+            **operations.published(held, results),
         }
         for one in results[:_MOST_TOLD]:
             self._display.display(f"  {'would be: ' if check else ''}{one['message']}")
@@ -60,7 +69,7 @@ class ActionModule(RegistryAction):
             # What the registry takes down is a change even where no node was there to notice.
             "changed": published["changed"],
             "result": published,
-            "undone": [] if check else _undone(results),
+            "undone": _undone(results),
             "msg": _told([one["message"] for one in (failed or results)]),
             "ansible_stats": {"data": {"vpnfleet": published}, "per_host": False, "aggregate": False},
         }

@@ -179,6 +179,14 @@ def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[s
     return issues
 
 
+_ONLY_PEERS = re.compile(r"\d+ peers? (only in the file|only running|different)")
+
+
+def only_peers_differ(difference: str) -> bool:
+    """Whether what `file_difference` says is all about peers. Any repair of peers writes the file anew."""
+    return all(_ONLY_PEERS.fullmatch(part) for part in difference.split(", "))
+
+
 def file_difference(actual: InterfaceState) -> str:
     """In which respect the config file says something else than what runs; empty when in none."""
     device, config = actual.device, actual.config
@@ -324,7 +332,8 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
             answer["diff"] = diffs(outcomes)
     else:
         answer["changed"] = False
-    bound([answer], ENTRIES, MAX_ENTRIES)
+    # What concerns whole interfaces is the last to be cut.
+    bound([answer], reversed(ENTRIES), MAX_ENTRIES)
     for kind in ENTRIES:
         del answer[f"{kind}_count"]  # the summary says it
     cleaned: Dict[str, Any] = scrub(answer, secrets)

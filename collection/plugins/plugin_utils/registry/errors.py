@@ -30,6 +30,10 @@ class Busy(Conflict):
     """Another run is at work on the same instance."""
 
 
+class NodeBusy(Busy):
+    """A reconcile is at work on the instance's node; it does not take long."""
+
+
 class Full(RegistryError):
     """A pool, a node or the whole fleet has no room left."""
 

@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    node_operations,
     owner,
     stages,
 )
@@ -90,6 +91,9 @@ def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: 
 
     Raises NotFound, Busy, Conflict, Full or Invalid, and then nothing of it is to be kept.
     """
+    if kind in node_operations.KINDS:
+        return node_operations.begin(session, kind, requests[0], run)
+    node_operations.require_free(session, [request["instance"] for request in requests])
     if kind in ("disconnect", "transfer"):
         unknown = unknown_instances(session, [request["instance"] for request in requests])
         if unknown:
@@ -194,6 +198,14 @@ def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[
     return found
 
 
+def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a kind publishes of all operations of a run together, besides or instead of their results."""
+    if not held or held[0].kind != "drift":
+        return {}
+    found: dict[str, Any] = import_module(f"{__package__}.drift").published(held, results)
+    return found
+
+
 def end(session: Session, operation: Operation, ended: Result, actor: str) -> dict[str, Any]:
     """Give an operation its result and its audit row."""
     operation.result = {
@@ -215,7 +227,7 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
         AuditEntry(
             actor=actor,
             action=operation.kind,
-            subject=operation.instance_name or "",
+            subject=operation.instance_name or operation.request.get("node") or "",
             result=ended.status,
             operation_id=operation.id,
             details={"message": ended.message, "code": ended.code},

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    node_operations,
     operations,
     owner,
     requests,
@@ -49,4 +50,16 @@ def replay(
                 if node_id in stages.outcomes(one, stage)
             }
             operations.settle(session, held, stage, node, done)
+    if before is None and kind in node_operations.KINDS:
+        node_operations.recall(session, held, _looked(variables, run["nodes"]))
     return held
+
+
+def _looked(variables: Mapping[str, Any], nodes: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """What the nodes answered, by name: they were looked at all the same, and the registry was told nothing of it."""
+    found = {}
+    for name in nodes:
+        facts = variables["hostvars"].raw_get(name).get("ansible_facts", {})
+        if "vpnfleet_looked" in facts:
+            found[name] = facts["vpnfleet_looked"]
+    return found

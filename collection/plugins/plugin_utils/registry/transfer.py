@@ -31,6 +31,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     present,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    find_instance,
     require_instance,
     require_node,
 )
@@ -76,6 +77,9 @@ def record(session: Session, operation: Operation) -> None:
         if instance.state == "present":
             stages.plan(operation, ARRIVE, target)
         stages.plan(operation, LEAVE, instance.node)
+    elif instance.state == "present" and not instance.applied:
+        # It is to stay here, and a run that was killed may have taken it down already.
+        stages.plan(operation, ARRIVE, target)
     # What an earlier transfer has left on other nodes is taken down along with the source.
     here = teardown.find(session, instance.node_id, instance.interface)
     if here is not None:
@@ -98,7 +102,9 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
                 present(
                     instances[instance.id],
                     node,
-                    _require_reserved(session, instance, node).listen_port,
+                    instance.listen_port
+                    if instance.node_id == node.id
+                    else _require_reserved(session, instance, node).listen_port,
                     peers[instance.id],
                 ),
             )
@@ -117,7 +123,7 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
         found += [
             Job(operation.id, {"name": row.interface, "state": "absent"})
             for row in rows.get(operation.id, [])
-            if row.reason != teardown.RESERVED
+            if not _is_place(row, instance, _target(session, operation))
         ]
     return found
 
@@ -139,12 +145,14 @@ def settle_undo(session: Session, operation: Operation, node: Node, outcome: Out
 
 def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: Outcome) -> None:
     """Note in the registry how it went; after the source, make the switch."""
-    if stage == ARRIVE:
-        return
     instance = require_instance(session, str(operation.instance_name))
+    if stage == ARRIVE:
+        if instance.node_id == node.id and outcome.state == stages.DONE:
+            instance.applied = True
+        return
     target = _target(session, operation)
     for row in teardown.claimed(session, [operation], node).get(operation.id, []):
-        if row.reason != teardown.RESERVED:
+        if not _is_place(row, instance, target):
             teardown.settle(session, row, outcome)
     if instance.node_id == node.id and node.id != target.id and _arrived(operation):
         _switch(session, operation, instance, node, target, outcome)
@@ -170,6 +178,13 @@ def result(session: Session, operation: Operation) -> Result:
             **details,
         )
     details.update(node=target.name, endpoint=endpoint(instance, target), listen_port=instance.listen_port)
+    if not _arrived(operation):
+        return error(
+            f"{instance.name} is on {target.name} already but not up there: {'; '.join(left)}. The next reconcile of "
+            "the node does it",
+            pending=True,
+            **details,
+        )
     if "updated_licenses" not in progress:
         message = f"Instance {instance.interface} of {instance.name} is on {target.name} already"
     else:
@@ -180,6 +195,23 @@ def result(session: Session, operation: Operation) -> Result:
     if left:
         return still_to_take_down(message, 200, left, **details)
     return success(message, **details)
+
+
+def complete(session: Session, operation: Operation) -> bool:
+    """Make the switch for a run that was killed when the instance was up on the target and about to leave the source,
+    or had left it. What may be left on the source stays to be taken down. Returns whether there was one to make."""
+    instance = find_instance(session, str(operation.instance_name))
+    target = _target(session, operation)
+    if instance is None or instance.node_id == target.id or instance.applied or not _arrived(operation):
+        return False
+    reserved = teardown.find(session, target.id, instance.interface)
+    if reserved is None or reserved.operation_id != operation.id:
+        return False
+    source = instance.node
+    outcome = Outcome(stages.FAILED, error="the run was killed before it could tell how it went there")
+    stages.set_outcome(operation, LEAVE, source, outcome)
+    _switch(session, operation, instance, source, target, outcome)
+    return True
 
 
 def _switch(
@@ -214,6 +246,11 @@ def _reserve(session: Session, operation: Operation, instance: Instance, target:
     row = teardown.record(session, target.id, instance, port, operation, teardown.RESERVED)
     session.flush()
     return row
+
+
+def _is_place(row: Teardown, instance: Instance, target: Node) -> bool:
+    """Whether a teardown is the reservation of the place where the instance comes to."""
+    return row.node_id == target.id and row.interface == instance.interface
 
 
 def _require_reserved(session: Session, instance: Instance, target: Node) -> Teardown:

@@ -1,0 +1,202 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compares a node with what the registry says of it, and brings it to that when the run is a reconcile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
+    MISSING,
+    RegistryAction,
+)
+
+if MISSING is None:
+    from sqlalchemy.orm import Session
+
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        drift,
+        node_operations,
+        operations,
+        stages,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+        Node,
+        Operation,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
+
+_DRIFT = "vpnfleet.wireguard.wg_drift"
+_INSTANCE = "vpnfleet.wireguard.wg_instance"
+#: A runner loses a result of more than 700,000 characters.
+_MOST_DIFF = 300_000
+
+
+class ActionModule(RegistryAction):
+    """A run's part on one node: one call of wg_drift, and of wg_instance only where a whole interface is concerned."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Look, mend if asked to, write down how it went.
+
+        A node that cannot be read is no failure of the task: it is written down, and the report tells it.
+        """
+        if str(self._task.args["run"]["operation"]) == "reconcile":
+            return self._mend(task_vars)
+        with self._reading(task_vars) as (session, node, _operation):
+            wanted = drift.wanted(session, node)
+        outcome, answer = self._call_drift(wanted, {}, task_vars)
+        report = None if outcome.state != stages.DONE else drift.report(node, answer)
+        return self._end(task_vars, outcome, report, answer)
+
+    def _mend(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        # Nothing of it is needed to look.
+        from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import reconcile
+
+        with self._writing(task_vars) as (session, node, operation):
+            reconcile.complete_transfers(session, operation, node)
+            switches = reconcile.switches(operation)
+            wanted = drift.wanted(session, node)
+        outcome, answer = self._call_drift(wanted, switches, task_vars)
+        if outcome.state != stages.DONE:
+            return self._end(task_vars, outcome, None, answer)
+        with self._writing(task_vars) as (session, node, operation):
+            reconcile.complete_transfers(session, operation, node)
+            planned = reconcile.repairs(session, operation, node, wanted, answer)
+        done, second = self._call_instance([repair.wanted for repair in planned], switches, task_vars)
+        told = {one["name"]: one for one in second.get("instances", ())}
+        with self._writing(task_vars) as (session, node, operation):
+            reconcile.complete_transfers(session, operation, node)
+            reconcile.settle_repairs(session, operation, node, done, planned, answer)
+            report = reconcile.report(operation, answer, planned, done, told)
+            if stages.changed(operation):  # the registry alone
+                outcome = Outcome(stages.DONE, True)
+        changed = bool(answer.get("changed")) or bool(second.get("changed"))
+        diff = [*_diffs(answer), *_diffs(second)]
+        return self._end(task_vars, Outcome(stages.DONE, changed), report, {**answer, "diff": diff})
+
+    # -- the registry
+
+    @contextmanager
+    def _writing(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
+        run, check = self._task.args["run"], bool(self._task.check_mode)
+        with self.registry.write(keep=not check) as session:
+            node = require_node(session, str(task_vars["inventory_hostname"]))
+            if check:
+                held = replay(session, run, task_vars, before=node_operations.APPLY)
+            else:
+                held = operations.of_run(session, str(run["id"]))
+            yield session, node, node_operations.of_node(held, node)
+
+    @contextmanager
+    def _reading(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
+        """The same for what writes nothing, so that a hundred nodes can be looked at side by side."""
+        if self._task.check_mode:
+            with self._writing(task_vars) as found:
+                yield found
+            return
+        with self.registry.read() as session:
+            node = require_node(session, str(task_vars["inventory_hostname"]))
+            held = operations.of_run(session, str(self._task.args["run"]["id"]))
+            yield session, node, node_operations.of_node(held, node)
+
+    def _end(
+        self,
+        task_vars: dict[str, Any],
+        outcome: Outcome,
+        report: dict[str, Any] | None,
+        answer: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Write down how it went; returns what the task shows."""
+        shown: dict[str, Any] = {"changed": outcome.changed, "reached": outcome.state != stages.UNREACHABLE}
+        if report is not None:
+            shown["summary"] = report["summary"]
+        if self._task.diff:
+            shown["diff"] = _bounded(_diffs(answer))
+        if outcome.error is not None:
+            shown["warnings"] = [outcome.error]
+        if self._task.check_mode:
+            looked = {
+                "state": outcome.state,
+                "changed": outcome.changed,
+                "error": outcome.error,
+                "report": report,
+            }
+            return {**shown, "ansible_facts": {"vpnfleet_looked": looked}}
+        with self._writing(task_vars) as (session, node, operation):
+            stages.note(operation, report=report)
+            operations.settle(session, [operation], node_operations.APPLY, node, {operation.id: outcome})
+        return shown
+
+    # -- the node
+
+    def _call_drift(
+        self, wanted: drift.Wanted, switches: Mapping[str, Any], task_vars: dict[str, Any]
+    ) -> tuple[Outcome, dict[str, Any]]:
+        arguments = {"_packed": pack({"interfaces": wanted.interfaces}), "complete": True, **switches}
+        try:
+            answer = self._call(_DRIFT, arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            return Outcome(stages.UNREACHABLE, error=_first_line(str(error))), {}
+        if "has_drift" not in answer:
+            return Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer")))), {}
+        # Where only something of it failed, the answer says what.
+        return Outcome(stages.DONE, bool(answer.get("changed"))), answer
+
+    def _call_instance(
+        self, instances: Sequence[dict[str, Any]], switches: Mapping[str, Any], task_vars: dict[str, Any]
+    ) -> tuple[dict[str, Outcome], dict[str, Any]]:
+        """By interface how it went, and the answer. Without anything to do, no call."""
+        if not instances:
+            return {}, {}
+        arguments: dict[str, Any] = {"_packed": pack({"instances": list(instances)})}
+        if "max_removals" in switches:
+            arguments["max_removals"] = switches["max_removals"]
+        names = [str(one["name"]) for one in instances]
+        try:
+            answer = self._call(_INSTANCE, arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            lost = Outcome(stages.UNREACHABLE, error=_first_line(str(error)))
+            return dict.fromkeys(names, lost), {}
+        told = {str(one["name"]): one for one in answer.get("instances", ())}
+        return {name: _outcome(told.get(name), answer) for name in names}, answer
+
+    def _call(self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._execute_module(
+            module_name=module, module_args=arguments, task_vars=task_vars
+        )
+        return answer
+
+
+def _outcome(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Outcome:
+    if told is None:
+        return Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer"))))
+    if told.get("error"):
+        return Outcome(stages.FAILED, error=str(told["error"]))
+    return Outcome(stages.DONE, bool(told["changed"]))
+
+
+def _diffs(answer: Mapping[str, Any]) -> list[dict[str, str]]:
+    return list(answer.get("diff") or ())
+
+
+def _bounded(diffs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    found, size = [], 0
+    for one in diffs:
+        size += len(json.dumps(one))
+        if size > _MOST_DIFF:
+            break
+        found.append(one)
+    return found
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:500]

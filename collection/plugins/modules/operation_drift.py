@@ -1,0 +1,53 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: operation_drift
+short_description: Compare a node with the registry, and mend it when that is asked for
+version_added: 0.2.0
+description:
+  - Reads from the registry what this node should run, compares it with what it runs by one call of
+    M(vpnfleet.wireguard.wg_drift), and writes down the report.
+  - When the run is one of C(reconcile), the same call puts the peers right that the run's switches allow, each on its
+    own. What concerns whole interfaces is then done by one call of M(vpnfleet.wireguard.wg_instance), if there is
+    anything of that kind - interfaces that are missing or set up otherwise, those that the node has not confirmed yet,
+    and those that are still to be taken down.
+  - What another run is at work on is left alone. Interfaces that the registry does not know are reported, and left
+    alone as well.
+  - A node that cannot be read does not fail the task. It is written down, and M(vpnfleet.wireguard.operation_report)
+    tells it.
+author:
+  - vpnfleet contributors (@vpnfleet)
+extends_documentation_fragment:
+  - vpnfleet.wireguard.attributes.registry
+options:
+  run:
+    description: The run, as M(vpnfleet.wireguard.operation_begin) returns it.
+    type: dict
+    required: true
+seealso:
+  - module: vpnfleet.wireguard.operation_begin
+  - module: vpnfleet.wireguard.wg_drift
+  - module: vpnfleet.wireguard.wg_instance
+"""
+
+EXAMPLES = r"""
+- name: Compare the node with the registry
+  vpnfleet.wireguard.operation_drift:
+    run: "{{ hostvars.localhost.ansible_facts.vpnfleet_run }}"
+"""
+
+RETURN = r"""
+reached:
+  description: Whether the node could be reached.
+  returned: always
+  type: bool
+summary:
+  description: How many entries the report has, by kind. The report itself is published by
+    M(vpnfleet.wireguard.operation_report).
+  returned: when the node could be read
+  type: dict
+"""

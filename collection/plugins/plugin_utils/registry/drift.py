@@ -1,0 +1,233 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The difference between what the registry says of nodes and what they run, in the shape of the HTTP contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    node_operations,
+    stages,
+    teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
+    addresses_of,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    peers_of,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    Node,
+    Operation,
+    Teardown,
+    now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    Result,
+    error,
+    success,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
+    effective,
+)
+
+#: The lists of a report; when it has to be cut short, the last go first.
+LISTS = ("interface_issues", "missing_peers", "mismatched_peers", "unknown_peers")
+#: A runner loses a result of more than 700,000 characters, and what is published stands in it twice; for the fleet,
+#: each report stands twice in that, too.
+MOST_CHARACTERS = 250_000
+_MOST_TOLD = 10
+_CUTS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a node should run: `interfaces` as wg_drift takes them, and by interface the ids of those instances and of
+    those teardowns that are looked at. What a run is at work on is not."""
+
+    interfaces: list[dict[str, Any]]
+    instances: dict[str, int]
+    teardowns: dict[str, int]
+
+
+def wanted(session: Session, node: Node) -> Wanted:
+    """What the registry says of a node. The cost grows with what is on this node, not with the fleet."""
+    busy = node_operations.at_work(session)
+    instances = {
+        one.interface: one for one in session.scalars(select(Instance).where(Instance.node_id == node.id))
+    }
+    looked = {name: one for name, one in instances.items() if one.name not in busy}
+    peers = peers_of(session, [one.id for one in looked.values() if one.state == "present"])
+    interfaces = [_present(one, node, peers[one.id]) for one in looked.values() if one.id in peers]
+    absent = [name for name, one in looked.items() if one.id not in peers]
+    abandoned = {
+        row.interface: row.id
+        for row in teardown.abandoned(session, node)
+        if row.instance_name not in busy and row.interface not in instances
+    }
+    interfaces += [{"interface": name, "state": "absent"} for name in (*absent, *abandoned)]
+    theirs = set(session.scalars(select(Teardown.interface).where(Teardown.node_id == node.id)))
+    theirs |= instances.keys() | {node.wg_interface}
+    named = {one["interface"] for one in interfaces}
+    interfaces += [{"interface": name, "state": "any"} for name in sorted(theirs - named)]
+    return Wanted(interfaces, {name: one.id for name, one in looked.items()}, abandoned)
+
+
+def _present(instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "interface": instance.interface,
+        "peers": peers,
+        "public_key": instance.public_key,
+        "listen_port": instance.listen_port,
+        "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
+        "mtu": effective(instance, node).mtu,
+    }
+
+
+def report(node: Node, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's report in the contract's shape, out of what wg_drift answers."""
+    made: dict[str, Any] = {
+        "has_drift": bool(answer["has_drift"]),
+        **{name: list(answer[name]) for name in LISTS},
+        "summary": dict(answer["summary"]),
+        "node_id": node.id,
+        # As in the contract's examples: no fraction, no zone; it is UTC.
+        "detected_at": now().strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+    if answer.get("truncated"):
+        made["truncated"] = True
+    (fitted,) = fit([made], MOST_CHARACTERS, LISTS)
+    return fitted
+
+
+def fit(reports: Sequence[dict[str, Any]], characters: int, lists: Iterable[str]) -> list[dict[str, Any]]:
+    """The reports with their `lists` cut short, each to the same number of entries at the most, so that they take no
+    more than so many characters. Where something is cut, `truncated` is true."""
+    cut: list[dict[str, Any]] = []
+    for most in _CUTS:
+        cut = [_shortened(one, most, lists) for one in reports]
+        if len(json.dumps(cut)) <= characters:
+            break
+    return cut
+
+
+def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
+    """Nothing but the report comes of a look."""
+
+
+def result(session: Session, operation: Operation) -> Result:
+    """What to tell of a look at a node."""
+    node = session.get_one(Node, operation.node_id)
+    details: dict[str, Any] = {"node": node.name, "node_id": node.id}
+    found = take_report(operation)
+    left = stages.troubles(operation)
+    if found is None or left:
+        return error(f"Drift detection failed: {'; '.join(left) or node.name}", **details)
+    numbers = found["summary"]
+    message = f"Drift detection completed for {node.name}: "
+    if not found["has_drift"]:
+        return success(f"{message}no drift", **details, data=found)
+    message += (
+        f"{counted(numbers['missing_count'], 'missing peer')}, "
+        f"{counted(numbers['mismatched_count'], 'mismatched peer')}, "
+        f"{counted(numbers['unknown_count'], 'unknown peer')}, "
+        f"{counted(numbers['interface_count'], 'interface issue')}"
+    )
+    return success(message, **details, data=found, warnings=_warnings(node, found))
+
+
+def take_report(operation: Operation) -> dict[str, Any] | None:
+    """What was noted of a node. The row has it in its result from now on."""
+    progress = dict(operation.progress or {})
+    found: dict[str, Any] | None = progress.pop("report", None)
+    operation.progress = progress
+    return found
+
+
+def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a look at the fleet publishes besides the operations' own results, and these shortened; nothing when one
+    node was asked for."""
+    if not held or not held[0].request.get("all"):
+        return {}
+    fitted = iter(fit([one["data"] for one in results if "data" in one], MOST_CHARACTERS // 2, LISTS))
+    shortened = [{**one, "data": next(fitted)} if "data" in one else one for one in results]
+    return {"operations": shortened, "data": fleet(shortened)}
+
+
+def fleet(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The report on many nodes in the contract's shape. A node that could not be read has an `error`, and nothing is
+    said of its drift."""
+    nodes = {
+        one["node_id"]: one["data"]
+        if "data" in one
+        else {
+            "has_drift": None,
+            **{name: [] for name in LISTS},
+            "summary": {"total_issues": 0},
+            "node_id": one["node_id"],
+            "error": one["message"],
+        }
+        for one in results
+    }
+    return {
+        "nodes": nodes,
+        "summary": {
+            "total_nodes": len(nodes),
+            "nodes_with_drift": sum(bool(found["has_drift"]) for found in nodes.values()),
+            "total_issues": sum(found["summary"]["total_issues"] for found in nodes.values()),
+        },
+    }
+
+
+def counted(number: int, what: str) -> str:
+    """``1 peer``, ``2 peers``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _shortened(one: dict[str, Any], most: int, lists: Iterable[str]) -> dict[str, Any]:
+    cut, left = dict(one), most
+    for name in lists:
+        if len(one[name]) > left:
+            cut[name] = one[name][:left]
+            cut["truncated"] = True
+        left -= len(cut[name])
+    return cut
+
+
+def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:
+    """The drift in sentences, for whoever reads the output."""
+    told = [
+        f"{one['interface']}: {one['field']} is {_value(one['actual'])}, should be {_value(one['expected'])}"
+        for one in found["interface_issues"]
+    ]
+    told += [f"{one['interface']}: {_peer(one)} is missing" for one in found["missing_peers"]]
+    told += [
+        f"{one['interface']}: {_peer(one)} differs in "
+        + ", ".join(different["field"] for different in one["mismatches"])
+        for one in found["mismatched_peers"]
+    ]
+    told += [f"{one['interface']}: {_peer(one)} is unknown" for one in found["unknown_peers"]]
+    more = found["summary"]["total_issues"] - _MOST_TOLD
+    return [
+        *(f"{node.name}: {text}" for text in told[:_MOST_TOLD]),
+        *([f"{node.name}: and {more} more"] if more > 0 else []),
+    ]
+
+
+def _peer(entry: Mapping[str, Any]) -> str:
+    name = entry.get("name")
+    return f"peer {entry['public_key']}" + (f" ({str(name)[:60]})" if name else "")
+
+
+def _value(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (text or "none")[:200]

@@ -1,0 +1,366 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bringing a node to what the registry says of it.
+
+First the peers of the interfaces that run, by wg_drift, each on its own. Then, if need be, what concerns whole
+interfaces, by one call of wg_instance: those that are missing or set up otherwise, those that a node has not confirmed
+yet, and those that are to be taken down. With that, operations come to their end that had been waiting for this node,
+or whose run was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    drift,
+    operations,
+    owner,
+    stages,
+    teardown,
+    transfer,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    CHUNK,
+    load_instances,
+    peers_of,
+    present,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    Node,
+    Operation,
+    Teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import SWITCHES
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    Result,
+    error,
+)
+
+LISTS = ("errors", "instances", "added", "updated", "removed")
+_MISSING, _MISMATCHED, _UNKNOWN = SWITCHES
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What is to be done to one whole interface."""
+
+    interface: str
+    name: str  # the instance's
+    wanted: dict[str, Any]  # as wg_instance takes it
+    instance_id: int | None = None
+    teardown_id: int | None = None
+
+    @property
+    def with_peers(self) -> bool:
+        """Whether its peers are put in place along with it."""
+        return "peers" in self.wanted
+
+    def __repr__(self) -> str:
+        return f"Repair({self.interface}, {self.wanted.get('state')})"
+
+
+def switches(operation: Operation) -> dict[str, Any]:
+    """What is allowed, as wg_drift takes it."""
+    allowed: dict[str, Any] = {name: bool(operation.request[name]) for name in SWITCHES}
+    if operation.request.get("max_removals") is not None:
+        allowed["max_removals"] = operation.request["max_removals"]
+    return allowed
+
+
+def complete_transfers(session: Session, operation: Operation, node: Node) -> None:
+    """Make the switch of those transfers from or to this node whose run was killed when the instance was up on the
+    target and to be taken down on the source: it may serve nowhere else any more. The source's rest is recorded."""
+    concerned = set(
+        session.scalars(
+            select(Teardown.instance_name).where(
+                Teardown.node_id == node.id, Teardown.reason == teardown.RESERVED
+            )
+        )
+    )
+    concerned |= set(
+        session.scalars(select(Instance.name).where(Instance.node_id == node.id, Instance.applied.is_(False)))
+    )
+    for other in _dead(session):
+        if (
+            other.kind == "transfer"
+            and other.instance_name in concerned
+            and transfer.complete(session, other)
+        ):
+            ended = transfer.result(session, other)
+            operations.end(session, other, ended, operation.requested_by)
+            stages.note(operation, changed=True)
+
+
+def repairs(
+    session: Session, operation: Operation, node: Node, looked: drift.Wanted, answer: Mapping[str, Any]
+) -> list[Repair]:
+    """What is left to do after wg_drift has answered. Nothing, most of the time."""
+    issues: dict[str, list[Mapping[str, Any]]] = {}
+    for issue in answer["interface_issues"]:
+        issues.setdefault(issue["interface"], []).append(issue)
+    all_known = len(answer["interface_issues"]) == answer["summary"]["interface_count"]
+    allowed = switches(operation)
+    to_do, with_peers, found = [], [], []
+    for instance in session.scalars(
+        select(Instance).where(Instance.node_id == node.id).order_by(Instance.id)
+    ):
+        mine = issues.get(instance.interface, [])
+        if looked.instances.get(instance.interface) != instance.id:
+            continue
+        if instance.state == "disconnected":
+            if mine or not instance.applied:
+                wish = {"name": instance.interface, "state": "disconnected"}
+                found.append(Repair(instance.interface, instance.name, wish, instance_id=instance.id))
+        elif any(_allows(allowed, issue) for issue in mine) or (
+            not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])
+        ):
+            missing = any(_is_missing(issue) for issue in mine)
+            if missing and not allowed[_MISSING]:
+                continue
+            to_do.append(instance.id)
+            # Those of an interface that runs are served already, each on its own.
+            if missing or not all_known:
+                with_peers.append(instance.id)
+    found += _present(session, node, allowed, to_do, with_peers)
+    for row in teardown.abandoned(session, node):
+        if looked.teardowns.get(row.interface) == row.id:
+            gone = {"name": row.interface, "state": "absent"}
+            found.append(Repair(row.interface, row.instance_name, gone, teardown_id=row.id))
+    return found
+
+
+def settle_repairs(
+    session: Session,
+    operation: Operation,
+    node: Node,
+    done: Mapping[str, stages.Outcome],
+    planned: Sequence[Repair],
+    answer: Mapping[str, Any],
+) -> None:
+    """Note in the registry what the node has confirmed: `done` is by interface; and end what had waited for that."""
+    for repair in planned:
+        outcome = done[repair.interface]
+        if repair.teardown_id is not None:
+            row = session.get(Teardown, repair.teardown_id)
+            if row is not None:
+                teardown.settle(session, row, outcome)
+        elif outcome.state == stages.DONE and _peers_are_right(operation, repair, answer):
+            instance = session.get(Instance, repair.instance_id)
+            if instance is not None and instance.node_id == node.id:
+                instance.applied = True
+    session.flush()
+    _end_others(session, operation, node, sorted({repair.name for repair in planned}))
+
+
+def report(
+    operation: Operation,
+    answer: Mapping[str, Any],
+    planned: Sequence[Repair],
+    done: Mapping[str, stages.Outcome],
+    told: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was done, in the contract's shape. `answer` is wg_drift's, `told` is wg_instance's by interface."""
+    peers = answer.get("reconciled") or {name: [] for name in ("added", "updated", "removed", "errors")}
+    # That an interface is not there is no error any more, or none that was to be mended.
+    again = {repair.interface for repair in planned if repair.with_peers}
+    if not switches(operation)[_MISSING]:
+        again |= {issue["interface"] for issue in answer["interface_issues"] if _is_missing(issue)}
+    errors = [one for one in peers["errors"] if one["peer"] or one["interface"] not in again]
+    numbers = {name: peers.get(f"{name}_count", len(peers[name])) for name in ("added", "updated", "removed")}
+    numbers["errors"] = peers.get("errors_count", len(peers["errors"])) - len(peers["errors"]) + len(errors)
+    lists = {name: list(peers[name]) for name in ("added", "updated", "removed")}
+    instances = []
+    for repair in planned:
+        outcome, more = done[repair.interface], told.get(repair.interface, {})
+        for name in lists:
+            keys = more.get(f"peers_{name}", ())
+            lists[name] += keys
+            numbers[name] += more.get(f"peers_{name}_count", len(keys))
+        one = {
+            "interface": repair.interface,
+            "instance": repair.name,
+            "state": repair.wanted["state"],
+            "changed": outcome.changed,
+        }
+        if outcome.error is not None:
+            one["error"] = outcome.error
+            numbers["errors"] += 1
+            errors.append(
+                {
+                    "peer": "",
+                    "interface": repair.interface,
+                    "action": "bring up" if repair.wanted["state"] == "present" else "take down",
+                    "error": outcome.error,
+                }
+            )
+        instances.append(one)
+    whole: dict[str, Any] = {
+        **lists,
+        "errors": errors,
+        "instances": instances,
+        "summary": {
+            **{f"{name}_count": number for name, number in numbers.items()},
+            "instances_count": sum(one["changed"] for one in instances),
+        },
+    }
+    if any(numbers[name] > len(whole[name]) for name in numbers):
+        whole["truncated"] = True
+    (fitted,) = drift.fit([whole], drift.MOST_CHARACTERS, LISTS)
+    return fitted
+
+
+def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
+    """All is noted by settle_repairs."""
+
+
+def result(session: Session, operation: Operation) -> Result:
+    """What to tell of it: the report of the HTTP contract. Errors of single peers or interfaces are no failure."""
+    node = session.get_one(Node, operation.node_id)
+    details: dict[str, Any] = {"node": node.name, "node_id": node.id}
+    found = drift.take_report(operation)
+    left = stages.troubles(operation)
+    if found is None or left:
+        return error(f"Nothing was reconciled: {'; '.join(left) or node.name}", **details)
+    details["data"] = found
+    if found["errors"]:
+        details["warnings"] = [
+            f"{one['interface']}: {one['action']} {one['peer']}".rstrip() + f": {one['error']}"
+            for one in found["errors"][:20]
+        ]
+    status = "partial_success" if found["summary"]["errors_count"] else "success"
+    return Result("succeeded", status, 200, _message(found), details)
+
+
+def _message(found: Mapping[str, Any]) -> str:
+    numbers = found["summary"]
+    parts = [
+        f"{word} {numbers[f'{name}_count']} peers"
+        for word, name in (("Added", "added"), ("Updated", "updated"), ("Removed", "removed"))
+        if numbers[f"{name}_count"]
+    ]
+    for word, up in (("Put right", True), ("Took down", False)):
+        number = sum(one["changed"] and (one["state"] == "present") is up for one in found["instances"])
+        if number:
+            parts.append(f"{word} {number} instances")
+    return ", ".join([*parts, f"{numbers['errors_count']} errors"])
+
+
+def _is_missing(issue: Mapping[str, Any]) -> bool:
+    return (issue["field"], issue["actual"]) == ("interface", "missing")
+
+
+def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any]) -> bool:
+    """Whether an issue is one to be mended by wg_instance, as the switches are."""
+    if issue["field"] == "file" and only_peers_differ(issue["actual"]):
+        return False  # wg_drift has written the file anew
+    return bool(allowed[_MISSING if issue["actual"] == "missing" else _MISMATCHED])
+
+
+def _present(
+    session: Session, node: Node, allowed: Mapping[str, Any], ids: Sequence[int], with_peers: Sequence[int]
+) -> list[Repair]:
+    instances, peers = load_instances(session, ids), peers_of(session, with_peers)
+    found = []
+    for number, instance in instances.items():
+        wish = present(instance, node, instance.listen_port, peers.get(number, ()))
+        if number not in peers:
+            del wish["peers"]  # as they are
+        wish["purge_peers"] = allowed[_UNKNOWN]
+        found.append(Repair(instance.interface, instance.name, wish, instance_id=number))
+    return found
+
+
+def _peers_are_right(operation: Operation, repair: Repair, answer: Mapping[str, Any]) -> bool:
+    """Whether all peers of a present instance are in place, after what wg_drift did."""
+    if repair.with_peers or repair.wanted["state"] != "present":
+        return True
+    mended = answer.get("reconciled") or {"errors": []}
+    errors = mended["errors"]
+    if mended.get("errors_count", 0) > len(errors) or any(
+        one["interface"] == repair.interface for one in errors
+    ):
+        return False
+    allowed = switches(operation)
+    return all(
+        allowed[switch]
+        or not (answer.get("truncated") or any(one["interface"] == repair.interface for one in answer[name]))
+        for switch, name in ((_MISSING, "missing_peers"), (_MISMATCHED, "mismatched_peers"))
+    )
+
+
+def _dead(session: Session) -> list[Operation]:
+    """Operations on instances whose run has ended before they were done."""
+    running = select(Operation).where(Operation.state == "running", Operation.instance_name.is_not(None))
+    return [one for one in session.scalars(running.order_by(Operation.created_at)) if not owner.is_alive(one)]
+
+
+def _end_others(session: Session, operation: Operation, node: Node, names: Sequence[str]) -> None:
+    """End the operations that had nothing left to do but what is now done on this node."""
+    waiting = [
+        other
+        for other in _dead(session)
+        if any(found["node"] == node.name for found in stages.outcomes(other).values())
+    ]
+    for start in range(0, len(names), CHUNK):
+        waiting += session.scalars(
+            select(Operation)
+            .where(
+                Operation.instance_name.in_(names[start : start + CHUNK]),
+                Operation.state == "pending",
+            )
+            .order_by(Operation.created_at)
+        )
+    for other in waiting:
+        if other.kind == "transfer" and not _is_switched(session, other):
+            if _is_reserved(session, other):
+                continue  # to be undone by a reconcile of the target
+            ended = transfer.result(session, other)
+            ended = replace(
+                ended,
+                message=f"{other.instance_name} stays on {ended.details['node']}: the run that was to transfer it was "
+                f"killed, and what it had done is undone by a reconcile of {node.name}",
+            )
+        elif _is_left_here(session, other, node):
+            continue
+        else:
+            for name, found in (other.progress or {}).get("stages", {}).items():
+                if node.id in found and found[node.id]["state"] != stages.DONE:
+                    stages.set_outcome(other, name, node, stages.Outcome(stages.DONE, changed=True))
+            if stages.troubles(other):
+                continue
+            ended = operations.kind_of(other.kind).result(session, other)
+        operations.end(session, other, ended, operation.requested_by)
+
+
+def _is_left_here(session: Session, other: Operation, node: Node) -> bool:
+    """Whether something of an operation is still to be done on this node."""
+    row = select(Teardown.id).where(Teardown.node_id == node.id, Teardown.operation_id == other.id)
+    if session.scalar(row.limit(1)) is not None:
+        return True
+    if other.kind == "remove":
+        return False
+    instance = select(Instance.id).where(
+        Instance.name == other.instance_name, Instance.node_id == node.id, Instance.applied.is_(False)
+    )
+    return session.scalar(instance) is not None
+
+
+def _is_switched(session: Session, other: Operation) -> bool:
+    """Whether the instance of a transfer is on its target."""
+    place = select(Instance.node_id).where(Instance.name == other.instance_name)
+    return bool(session.scalar(place) == (other.progress or {})["target"])
+
+
+def _is_reserved(session: Session, other: Operation) -> bool:
+    """Whether a place is still reserved for the instance of a transfer."""
+    progress = other.progress or {}
+    return teardown.find(session, progress["target"], f"wg{progress['instance_id']}") is not None
