@@ -192,21 +192,16 @@ def result(session: Session, operation: Operation) -> Result:
 def _new_instance(
     session: Session, name: str, request: dict[str, Any], wanted_node: Node | None, peers: int
 ) -> Instance:
-    if wanted_node is None:
-        node = allocation.choose_node(session, peers)
-    else:
-        node = wanted_node
-        allocation.require_room(session, node, peers)
-    prefix_length = request.get("prefix_length") or allocation.default_prefix_length(node.ip_pool_cidr, peers)
+    place = allocation.find_place(session, peers, wanted_node, request.get("prefix_length"))
     private_key, public_key = new_key_pair()
     instance = Instance(
         name=name,
-        node=node,
-        listen_port=allocation.free_port(session, node, effective(None, node).listen_port_base),
+        node=place.node,
+        listen_port=place.listen_port,
         private_key=private_key,
         public_key=public_key,
-        subnet=allocation.free_subnet(session, node, prefix_length),
-        subnet6=allocation.free_subnet6(session, node),
+        subnet=place.subnet,
+        subnet6=place.subnet6,
     )
     session.add(instance)
     session.flush()
@@ -310,11 +305,12 @@ def _add_peers(session: Session, instance: Instance, wanted: list[dict[str, Any]
     if not wanted:
         return []
     _refuse_known_keys(session, instance, [peer["public_key"] for peer in wanted if "public_key" in peer])
-    addresses = allocation.free_addresses(session, instance, len(wanted))
     further = {
         f"peers[{index}]": peer["allowed_ips"] for index, peer in enumerate(wanted) if peer.get("allowed_ips")
     }
     networks = allocation.check_networks(session, instance, further) if further else {}
+    named = [network for some in networks.values() for network in some]
+    addresses = allocation.free_addresses(session, instance, len(wanted), besides=named)
     moment = now()
     rows, allowed, links = [], [], []
     group_id = session.scalar(select(PeerGroup.id).where(PeerGroup.name == f"{instance.name}_group"))
