@@ -72,16 +72,15 @@ class Place:
 
     def playbook(self, name: str, *arguments: str, **environment: str) -> Run:
         """Run playbooks/{name}.yml in the folder, with an inventory of nothing."""
+        path = ROOT / "playbooks" / f"{name}.yml"
+        return self.playbook_at(path, "--inventory", "localhost,", *arguments, **environment)
+
+    def playbook_at(self, path: Path, *arguments: str, **environment: str) -> Run:
+        """Run a playbook in the folder."""
         results = self.folder / "results.jsonl"
         results.unlink(missing_ok=True)
         done = self._run(
-            [
-                "ansible-playbook",
-                "--inventory",
-                "localhost,",
-                *arguments,
-                str(ROOT / "playbooks" / f"{name}.yml"),
-            ],
+            ["ansible-playbook", *arguments, str(path)],
             ANSIBLE_CALLBACK_PLUGINS=str(_CALLBACKS),
             ANSIBLE_CALLBACKS_ENABLED="task_results",
             ANSIBLE_SHOW_CUSTOM_STATS="1",
