@@ -1,1 +1,1 @@
-"""`make demo`: a fleet in the lab, converged by playbooks/site.yml, and the proof that it works."""
+"""`make demo`: a fleet in the lab, run from a registry by the playbooks, and the proof that it works."""

@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     screen = Screen(sys.stdout)
-    screen.say(f"vpnfleet demo: {NODES} nodes, {DEVICES} customers' devices, one playbook")
+    screen.say(
+        f"vpnfleet demo: {NODES} nodes, {DEVICES} devices, one registry; all changes by playbooks over SSH"
+    )
     try:
         # One demo at a time: it begins by taking down what an earlier one may have left.
         with _signals_as_exceptions(), exclusive(f"demo-{options.name}"):

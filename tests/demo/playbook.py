@@ -1,62 +1,92 @@
-"""Runs playbooks/site.yml as an operator would, and keeps what it said in a log."""
+"""Runs playbooks as an operator would, and keeps what they said in logs."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.demo.report import StepFailed
-from tests.lab.fleet import ROOT, Lab
+from tests.lab.fleet import ROOT
 
-SITE = ROOT / "playbooks" / "site.yml"
+PLAYBOOKS = ROOT / "playbooks"
 
-_TASK = re.compile(r"(?:TASK|RUNNING HANDLER) \[(?:[\w.]+\.)?([^]]+)\]")
+_TASK = re.compile(r"(?:TASK|RUNNING HANDLER) \[(?:[\w.]+ : )?([^]]+)\]")
 _RECAP = re.compile(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+) ")
+#: What a playbook publishes by set_stats, as Ansible prints it when it is asked to.
+_PUBLISHED = re.compile(r"^\s+RUN: (\{.*\})$")
+_PUBLISH = {"ANSIBLE_SHOW_CUSTOM_STATS": "True", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
 
 
-def run_site(lab: Lab, inventory: Path, log: Path, progress: Callable[[str], None]) -> dict[str, int]:
-    """Converge the lab; how many tasks changed something, by node.
+@dataclass(frozen=True)
+class Ran:
+    """A playbook that ended well: how many tasks changed something, by host, and the result object that it published,
+    empty where it publishes none."""
 
-    `progress` is told each task as it begins. Raises StepFailed, which names the log, when the playbook fails.
-    """
-    command = [str(_ansible_playbook()), "--inventory", str(inventory), "--diff", str(SITE)]
-    changed: dict[str, int] = {}
-    with log.open("w", encoding="utf-8") as kept:
-        kept.write(f"$ {shlex.join(command)}\n")
-        kept.flush()
-        process = subprocess.Popen(
-            command,
-            env=lab.ansible_env(),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # a ^C at the terminal is ours to pass on, once
-        )
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                kept.write(line)
-                kept.flush()
-                task, recap = _TASK.match(line), _RECAP.match(line)
-                if task is not None:
-                    progress(task[1])
-                if recap is not None:
-                    changed[recap[1]] = int(recap[2])
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-    if code != 0:
-        raise StepFailed(f"{SITE.name} ended with {code}\n{_first_error(log)}see {shown(log)}")
-    return changed
+    changed: dict[str, int]
+    result: dict[str, Any]
+    log: Path
+
+
+@dataclass
+class Operator:
+    """Who runs the playbooks. `environment` says where Ansible's configuration and the registry are, `directory` takes
+    the logs, and `progress` is told each task as it begins."""
+
+    inventory: Path
+    environment: Mapping[str, str]
+    directory: Path
+    progress: Callable[[str], None]
+    _runs: int = 0
+
+    def run(self, name: str, *arguments: str) -> Ran:
+        """Run playbooks/<name>.yml with further arguments. Raises StepFailed, which names the log, when it fails."""
+        self._runs += 1
+        log = self.directory / f"{self._runs:02}-{name}.log"
+        playbook = PLAYBOOKS / f"{name}.yml"
+        command = [str(_ansible_playbook()), "--inventory", str(self.inventory), "--diff", str(playbook)]
+        changed: dict[str, int] = {}
+        published: dict[str, Any] = {}
+        with log.open("w", encoding="utf-8") as kept:
+            kept.write(f"$ {shlex.join([*command, *arguments])}\n")
+            kept.flush()
+            process = subprocess.Popen(
+                [*command, *arguments],
+                env={**self.environment, **_PUBLISH},
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # a ^C at the terminal is ours to pass on, once
+            )
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    kept.write(line)
+                    kept.flush()
+                    task, recap, result = _TASK.match(line), _RECAP.match(line), _PUBLISHED.match(line)
+                    if task is not None:
+                        self.progress(task[1])
+                    if recap is not None:
+                        changed[recap[1]] = int(recap[2])
+                    if result is not None:
+                        published = json.loads(result[1])
+                code = process.wait()
+            except BaseException:
+                _end(process)
+                raise
+        if code != 0:
+            raise StepFailed(f"{playbook.name} ended with {code}\n{_first_error(log)}see {shown(log)}")
+        return Ran(changed, published.get("vpnfleet", {}), log)
 
 
 def shown(path: Path) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 
 from tests.demo import playbook
 from tests.demo.__main__ import main
@@ -25,14 +27,14 @@ _NAME = f"d{os.getpid()}"
 
 def test_every_step_passes(tmp_path: Path) -> None:
     done = subprocess.run(
-        command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=600, env=without_terminal()
+        command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=600, env=foreign_environment()
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     report = read(tmp_path)
     assert report["ok"] is True
     assert [step["name"] for step in report["steps"] if not step["ok"]] == []
-    assert len(report["steps"]) == 12
+    assert len(report["steps"]) == 20
     lines = done.stdout.splitlines()
     assert [line.split(" ✓ ")[0].strip() for line in lines[1:-1]] == [
         step["name"] for step in report["steps"]
@@ -45,12 +47,15 @@ def test_every_step_passes(tmp_path: Path) -> None:
 def test_a_failed_step_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tmp_path / "broken.yml"
+    playbooks = tmp_path / "playbooks"
+    playbooks.mkdir()
+    for original in playbook.PLAYBOOKS.glob("*.yml"):
+        if original.name != "site.yml":
+            (playbooks / original.name).symlink_to(original)
     task = {"ansible.builtin.fail": {"msg": "no such luck"}, "when": "inventory_hostname == 'node2'"}
-    broken.write_text(
-        yaml.safe_dump([{"hosts": "nodes", "gather_facts": False, "tasks": [task]}]), encoding="utf-8"
-    )
-    monkeypatch.setattr(playbook, "SITE", broken)
+    play = {"hosts": "nodes", "gather_facts": False, "tags": "node", "tasks": [task]}
+    (playbooks / "site.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    monkeypatch.setattr(playbook, "PLAYBOOKS", playbooks)
 
     code = main(["--name", _NAME, "--directory", str(tmp_path)])
 
@@ -59,20 +64,21 @@ def test_a_failed_step_is_told(
     assert report["ok"] is False
     assert [(step["name"], step["ok"]) for step in report["steps"]] == [
         ("Build the lab", True),
-        ("Run site.yml over SSH", False),
+        ("nodes.yml: register the nodes", True),
+        ("site.yml: prepare the servers", False),
         ("Take the lab down", True),
     ]
-    assert "no such luck" in report["steps"][1]["detail"]
+    assert "no such luck" in report["steps"][2]["detail"]
     said = capsys.readouterr().out
-    assert f"see {tmp_path}/site.log" in said
-    assert "3 steps, 1 failed" in said
-    assert "no such luck" in (tmp_path / "site.log").read_text(encoding="utf-8")
+    assert f"see {tmp_path}/02-site.log" in said
+    assert "4 steps, 1 failed" in said
+    assert "no such luck" in (tmp_path / "02-site.log").read_text(encoding="utf-8")
     assert namespaces_of(_NAME) == []
 
 
 def test_an_interrupt_cleans_up(tmp_path: Path) -> None:
     with subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
-        log = tmp_path / "site.log"
+        log = tmp_path / "02-site.log"
         while demo.poll() is None and not (log.exists() and "TASK" in log.read_text(encoding="utf-8")):
             time.sleep(0.05)
         demo.send_signal(signal.SIGINT)
@@ -81,7 +87,8 @@ def test_an_interrupt_cleans_up(tmp_path: Path) -> None:
     assert demo.returncode == 128 + signal.SIGINT, said
     assert [(step["name"], step["ok"]) for step in read(tmp_path)["steps"]] == [
         ("Build the lab", True),
-        ("Run site.yml over SSH", False),
+        ("nodes.yml: register the nodes", True),
+        ("site.yml: prepare the servers", False),
         ("Take the lab down", True),
     ]
     assert read(tmp_path)["ok"] is False
@@ -103,9 +110,10 @@ def command(directory: Path) -> list[str]:
     return [sys.executable, "-m", "tests.demo", "--name", _NAME, "--directory", str(directory)]
 
 
-def without_terminal() -> dict[str, str]:
-    """This environment, with what could make the demo write anything but plain UTF-8 left out."""
-    return {**os.environ, "PYTHONIOENCODING": "utf-8"}
+def foreign_environment() -> dict[str, str]:
+    """This environment with somebody else's registry in it, which the demo must leave alone; output in UTF-8."""
+    elsewhere = {"VPNFLEET_DATABASE_URL": "postgresql://192.0.2.1/fleet", "VPNFLEET_ENCRYPTION_KEY": "no key"}
+    return {**os.environ, **elsewhere, "PYTHONIOENCODING": "utf-8"}
 
 
 def read(directory: Path) -> Any:
@@ -113,12 +121,23 @@ def read(directory: Path) -> Any:
 
 
 def secrets_in(directory: Path, said: str) -> list[str]:
-    """The private and preshared keys of the demo's variables that its output, logs or report hold."""
-    texts = [said, *(path.read_text(encoding="utf-8") for path in directory.iterdir() if path.is_file())]
-    keys = [
-        key
-        for path in directory.glob("inventory/host_vars/*.yml")
-        for key in re.findall(r"(?:private|preshared)_key: (\S+)", path.read_text(encoding="utf-8"))
+    """The private and preshared keys of the demo that its output, logs or report hold."""
+    asked = [
+        json.loads((directory / name).read_text(encoding="utf-8"))
+        for name in ("alice-and-bob.json", "alice.json")
     ]
-    assert keys
+    keys = [
+        peer["preshared_key"] for one in asked for customer in one["instances"] for peer in customer["peers"]
+    ]
+    # bob's instance is still in the registry, and this is how to read its key.
+    cipher = Fernet((directory / "registry.key").read_text(encoding="ascii").strip())
+    with closing(sqlite3.connect(directory / "registry.db")) as registry:
+        keys += [
+            cipher.decrypt(key).decode() for (key,) in registry.execute("SELECT private_key FROM instance")
+        ]
+    assert len(keys) == 5
+    texts = [
+        said,
+        *(path.read_text(encoding="utf-8") for path in [*directory.glob("*.log"), directory / "report.json"]),
+    ]
     return [key for key in keys if any(key in text for text in texts)]
