@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -96,13 +96,12 @@ class ActionModule(RegistryAction):
                 held = operations.of_run(session, str(run["id"]))
             yield session, node, node_operations.of_node(held, node)
 
-    @contextmanager
-    def _reading(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
+    def _reading(self, task_vars: dict[str, Any]) -> AbstractContextManager[tuple[Session, Node, Operation]]:
         """The same for what writes nothing, so that a hundred nodes can be looked at side by side."""
-        if self._task.check_mode:
-            with self._writing(task_vars) as found:
-                yield found
-            return
+        return self._writing(task_vars) if self._task.check_mode else self._only_reading(task_vars)
+
+    @contextmanager
+    def _only_reading(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
         with self.registry.read() as session:
             node = require_node(session, str(task_vars["inventory_hostname"]))
             held = operations.of_run(session, str(self._task.args["run"]["id"]))

@@ -214,7 +214,7 @@ def _told(engine: Engine) -> Iterator[None]:
         yield
     except (InterfaceError, DatabaseError) as error:
         # The base itself: SQLite raises it for a file that is damaged, or no database.
-        if not isinstance(error, (InterfaceError, OperationalError)) and type(error) is not DatabaseError:
+        if not isinstance(error, (InterfaceError, OperationalError)) and error.__class__ is not DatabaseError:
             raise
         raise NotUsable(
             # A password may stand among the parameters too.

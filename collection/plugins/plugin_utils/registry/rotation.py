@@ -91,7 +91,8 @@ def _rotate(
 ) -> int:
     """Renew what `column` holds in the rows for which `where` is true; it is read and written as the type `stored`."""
     table = column.table
-    assert isinstance(table, Table)  # noqa: S101 - for mypy: a column of a mapped class has one
+    if not isinstance(table, Table):
+        raise AssertionError("a column of a mapped class has a table")
     # What a row's own "changed at" tells must not change with how it is stored.
     untouched = {other.name: other for other in table.columns if other.onupdate is not None}
     # Under names of their own: in an update, those of the columns are taken.
