@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -51,7 +51,8 @@ class ActionModule(RegistryAction):
         """
         if str(self._task.args["run"]["operation"]) == "reconcile":
             return self._mend(task_vars)
-        with self._reading(task_vars) as (session, node, _operation):
+        with self._reading() as session:
+            node, _operation = self._mine(session, task_vars)
             wanted = drift.wanted(session, node)
         outcome, answer = self._call_drift(wanted, {}, task_vars)
         report = None if outcome.state != stages.DONE else drift.report(node, answer)
@@ -61,19 +62,22 @@ class ActionModule(RegistryAction):
         # Nothing of it is needed to look.
         from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import reconcile
 
-        with self._writing(task_vars) as (session, node, operation):
+        with self._writing() as session:
+            node, operation = self._mine(session, task_vars)
             reconcile.complete_transfers(session, operation, node)
             switches = reconcile.switches(operation)
             wanted = drift.wanted(session, node)
         outcome, answer = self._call_drift(wanted, switches, task_vars)
         if outcome.state != stages.DONE:
             return self._end(task_vars, outcome, None, answer)
-        with self._writing(task_vars) as (session, node, operation):
+        with self._writing() as session:
+            node, operation = self._mine(session, task_vars)
             reconcile.complete_transfers(session, operation, node)
             planned = reconcile.repairs(session, operation, node, wanted, answer)
         done, second = self._call_instance([repair.wanted for repair in planned], switches, task_vars)
         told = {one["name"]: one for one in second.get("instances", ())}
-        with self._writing(task_vars) as (session, node, operation):
+        with self._writing() as session:
+            node, operation = self._mine(session, task_vars)
             reconcile.complete_transfers(session, operation, node)
             reconcile.settle_repairs(session, operation, node, done, planned, answer)
             report = reconcile.report(operation, answer, planned, done, told)
@@ -85,27 +89,22 @@ class ActionModule(RegistryAction):
 
     # -- the registry
 
-    @contextmanager
-    def _writing(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
-        run, check = self._task.args["run"], bool(self._task.check_mode)
-        with self.registry.write(keep=not check) as session:
-            node = require_node(session, str(task_vars["inventory_hostname"]))
-            if check:
-                held = replay(session, run, task_vars, before=node_operations.APPLY)
-            else:
-                held = operations.of_run(session, str(run["id"]))
-            yield session, node, node_operations.of_node(held, node)
+    def _writing(self) -> AbstractContextManager[Session]:
+        return self.registry.write(keep=not self._task.check_mode)
 
-    def _reading(self, task_vars: dict[str, Any]) -> AbstractContextManager[tuple[Session, Node, Operation]]:
-        """The same for what writes nothing, so that a hundred nodes can be looked at side by side."""
-        return self._writing(task_vars) if self._task.check_mode else self._only_reading(task_vars)
+    def _reading(self) -> AbstractContextManager[Session]:
+        """For what writes nothing, so that a hundred nodes can be looked at side by side."""
+        return self._writing() if self._task.check_mode else self.registry.read()
 
-    @contextmanager
-    def _only_reading(self, task_vars: dict[str, Any]) -> Iterator[tuple[Session, Node, Operation]]:
-        with self.registry.read() as session:
-            node = require_node(session, str(task_vars["inventory_hostname"]))
-            held = operations.of_run(session, str(self._task.args["run"]["id"]))
-            yield session, node, node_operations.of_node(held, node)
+    def _mine(self, session: Session, task_vars: dict[str, Any]) -> tuple[Node, Operation]:
+        """This node, and the run's operation on it."""
+        run = self._task.args["run"]
+        node = require_node(session, str(task_vars["inventory_hostname"]))
+        if self._task.check_mode:
+            held = replay(session, run, task_vars, before=node_operations.APPLY)
+        else:
+            held = operations.of_run(session, str(run["id"]))
+        return node, node_operations.of_node(held, node)
 
     def _end(
         self,
@@ -130,7 +129,8 @@ class ActionModule(RegistryAction):
                 "report": report,
             }
             return {**shown, "ansible_facts": {"vpnfleet_looked": looked}}
-        with self._writing(task_vars) as (session, node, operation):
+        with self._writing() as session:
+            node, operation = self._mine(session, task_vars)
             stages.note(operation, report=report)
             operations.settle(session, [operation], node_operations.APPLY, node, {operation.id: outcome})
         return shown

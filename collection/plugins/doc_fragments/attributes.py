@@ -53,7 +53,8 @@ attributes:
     REGISTRY = r"""
 options: {}
 requirements:
-  - SQLAlchemy 2, Alembic, cryptography and netaddr on the controller (C(pip install vpnfleet)); psycopg 3 for PostgreSQL
+  - SQLAlchemy 2, Alembic, cryptography and netaddr on the controller (C(pip install vpnfleet))
+  - psycopg 3, where the registry is on PostgreSQL
 notes:
   - E(VPNFLEET_DATABASE_URL) says where the registry is, E(VPNFLEET_ENCRYPTION_KEY) with what its secrets are encrypted.
 attributes:
