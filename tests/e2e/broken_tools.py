@@ -1,4 +1,4 @@
-"""Stand-ins for wg, ip and wireguard-go on a node that fail, kill their caller, dawdle or lie at a call of choice.
+"""Stand-ins for wg, ip and wireguard-go on a node that fail, kill their caller, wait or lie at a call of choice.
 
 They stand in /usr/local/sbin, before the real ones, and pass every other call on.
 """
@@ -32,6 +32,7 @@ if [ $count -eq "$at" ]; then
 fi
 case "$what $name $*" in
 "slow wg set "*) sleep 1 ;;
+"wait "*) until [ -e /run/broken/go ]; do sleep 0.05; done ;;
 "half wg show "*" dump") "$real" "$@" | head -c 150; exit 0 ;;
 "died wg show "*" dump") "$real" "$@" | head -n 1; kill -KILL $$ ;;
 "deny wg show wg7 dump") echo "Unable to access interface wg7: Permission denied" >&2; exit 1 ;;
@@ -49,6 +50,14 @@ def order(at: int, what: str) -> str:
 
 
 WORK_AS_EVER = order(0, "never")
+#: From now on all calls wait, until they are let go.
+WAIT = f"rm -f {FOLDER}/go; {order(0, 'wait')}"
+GO = f"touch {FOLDER}/go; {WORK_AS_EVER}"
+
+
+def waiting(number: int) -> str:
+    """The shell line that says whether so many calls wait."""
+    return f"test $(wc -l <{FOLDER}/calls) -ge {number}"
 
 
 @contextmanager

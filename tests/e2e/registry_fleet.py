@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from cryptography.fernet import Fernet
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -46,8 +46,8 @@ from tests.lab.device import Device
 from tests.lab.fleet import ROOT, Lab
 from tests.postgres.server import PostgresServer
 
-PLAYBOOKS = ("provision", "disconnect", "transfer", "remove")
 PATIENCE = 120.0
+_CALLBACKS = Path(__file__).resolve().parent / "callback_plugins"
 #: A node that is gone shall cost a test seconds, not half a minute. What is told of it stays the same.
 IMPATIENT = {
     "ANSIBLE_TIMEOUT": "3",
@@ -82,14 +82,19 @@ class Run:
         """The messages of tasks that failed."""
         return [json.loads(f'"{found}"') for found in re.findall(r'"msg": "((?:[^"\\]|\\.)*)"', self.output)]
 
+    @property
+    def told(self) -> str:
+        """The output without the line breaks that depend on a text's length."""
+        return re.sub(r"\s+", " ", self.output)
+
 
 @dataclass
 class Started:
     """A playbook at work."""
 
     process: subprocess.Popen[bytes]
-    log: Path
-    told: list[str] = field(default_factory=list)
+    path: Path  # of its files, without what tells them apart
+    outputs: list[str]
 
     def finish(self, timeout: float = PATIENCE) -> Run:
         """Wait for its end."""
@@ -97,9 +102,9 @@ class Started:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            pytest.fail(f"the playbook does not end\n{self.log.read_text(errors='replace')}")
-        output = self.log.read_text(encoding="utf-8", errors="replace")
-        self.told.append(output)
+            pytest.fail(f"the playbook does not end\n{self._output()}")
+        output = self._output()
+        self.outputs.append(output)
         stats = re.search(r"^\tRUN: (.*)$", output, re.MULTILINE)
         recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) ", output, re.MULTILINE)
         return Run(
@@ -109,14 +114,35 @@ class Started:
             {host: int(changed) for host, changed in recap},
         )
 
+    def wait(self) -> None:
+        """Until it waits itself, before the play that `wait_at` says."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.path.with_suffix(".waiting").exists():
+            assert self.process.poll() is None, f"it has ended\n{self._output()}"
+            assert time.monotonic() < deadline, f"it does not come to that play\n{self._output()}"
+            time.sleep(0.02)
+
+    def go(self) -> None:
+        """Let it go on."""
+        self.path.with_suffix(".go").touch()
+
     def kill(self) -> None:
         """End it by SIGKILL with all its processes, workers and ssh, before any of them can say or do a thing."""
-        pids = _tree(self.process.pid)
-        for pid in pids:
-            _send(pid, signal.SIGSTOP)  # none may have a child meanwhile
-        for pid in {*pids, *_tree(self.process.pid)}:
+        for pid in self.stop():
             _send(pid, signal.SIGKILL)
         self.process.wait()
+
+    def stop(self) -> list[int]:
+        """Let none of its processes go on; returns their ids."""
+        stopped: list[int] = []
+        while new := [pid for pid in _tree(self.process.pid) if pid not in stopped]:
+            for pid in new:
+                _send(pid, signal.SIGSTOP)
+            stopped += new
+        return stopped
+
+    def _output(self) -> str:
+        return self.path.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass
@@ -132,16 +158,17 @@ class RegistryFleet:
 
     # -- running playbooks
 
-    def start(
-        self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None, **asked: Any
-    ) -> Started:
-        """Start a playbook. `asked` are its extra vars; from a file, for everybody sees what is on a command line."""
-        number = time.monotonic_ns()
-        given = self.folder / f"run-{number}.json"
+    def start(self, playbook: str, *arguments: str, wait_at: int = 0, **asked: Any) -> Started:
+        """Start a playbook. `asked` are its extra vars; from a file, for everybody sees what is on a command line.
+
+        `wait_at`: the number of a play, counted from 1, before which it waits to be let go, or killed.
+        """
+        path = self.folder / f"run-{time.monotonic_ns()}"
+        given = path.with_suffix(".json")
         given.write_text(json.dumps(asked), encoding="utf-8")
         given.chmod(0o600)
-        log = self.folder / f"run-{number}.log"
-        with log.open("wb") as output:
+        waits = {"ANSIBLE_CALLBACKS_ENABLED": "wait_at_play", "WAIT_AT_PLAY": f"{wait_at} {path}"}
+        with path.with_suffix(".log").open("wb") as output:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "ansible", "playbook", *(["-e", f"@{given}"] if asked else [])),
@@ -150,18 +177,20 @@ class RegistryFleet:
                 cwd=ROOT,
                 env={
                     **_without_ours(self.lab.ansible_env()),
+                    "ANSIBLE_INVENTORY": str(self.folder / "registry.yml"),
+                    "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
                     "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
                     "ANSIBLE_NOCOLOR": "1",
                     "ANSIBLE_SHOW_CUSTOM_STATS": "1",
                     **self.variables,
-                    **(environment or {}),
+                    **(waits if wait_at else {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Started(process, log, self.outputs)
+        return Started(process, path, self.outputs)
 
     def run(self, playbook: str, *arguments: str, **asked: Any) -> Run:
         """Run a playbook to its end, whatever that is."""
@@ -173,20 +202,12 @@ class RegistryFleet:
         assert run.code == 0, run.output
         return run
 
-    def run_all(self, *calls: Callable[[], Run], at_once: int = 2) -> list[Run]:
-        """Runs side by side: most of what one costs is the start of Python."""
-        with ThreadPoolExecutor(at_once) as pool:
-            return [future.result() for future in [pool.submit(call) for call in calls]]
-
-    def provision(
-        self, *names: str, node: str = "node1", **peers: list[Variables]
-    ) -> dict[str, dict[str, Any]]:
-        """Instances of these customers on a node, each with a peer of its own; what is told of them, by name."""
-        return self.done(
-            "provision",
-            instances=[{"instance": name, "node": node, "peers": [{"name": "phone"}]} for name in names],
-            **peers,
-        ).results
+    def provision(self, nodes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Instances on nodes, by name, each with a peer of its own; what is told of them, by name."""
+        wanted = [
+            {"instance": name, "node": node, "peers": [{"name": "phone"}]} for name, node in nodes.items()
+        ]
+        return self.done("provision", instances=wanted).results
 
     # -- the registry
 
@@ -258,17 +279,6 @@ class RegistryFleet:
         found.update(path.read_text(encoding="ascii").strip() for path in self.folder.glob("*.key"))
         return found - {""}
 
-    def wait_for(self, what: str, seen: Callable[[Session], object], timeout: float = 30.0) -> None:
-        """Look into the registry again and again until `seen` is true."""
-        deadline = time.monotonic() + timeout
-        with self.registry() as registry:
-            while True:
-                with registry.read() as session:
-                    if seen(session):
-                        return
-                assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-                time.sleep(0.01)
-
     # -- the nodes
 
     @property
@@ -276,14 +286,16 @@ class RegistryFleet:
         """The lab's nodes by name."""
         return {node.name: node for node in self.lab.nodes}
 
-    def states(self) -> dict[str, NodeState]:
-        """What runs on the nodes."""
-        return {name: read_state(node) for name, node in self.nodes.items()}
+    def states(self, *of: str) -> dict[str, NodeState]:
+        """What runs on the nodes, on all or on these."""
+        return {name: read_state(node) for name, node in self.nodes.items() if not of or name in of}
 
-    def places(self, interface: str) -> dict[str, str]:
-        """On which nodes there is anything of an interface: `up`, or `left` (a link or a file alone)."""
+    def places(
+        self, interface: str, *of: str, states: Mapping[str, NodeState] | None = None
+    ) -> dict[str, str]:
+        """On which nodes (of all, or these) there is anything of an interface: `up`, or `left` for traces of it."""
         found = {}
-        for name, state in self.states().items():
+        for name, state in (self.states(*of) if states is None else states).items():
             running, file, link = state.of(interface)
             if running is not None and running.up and file is not None:
                 found[name] = "up"
@@ -315,12 +327,6 @@ def connect(
     return str(addresses[0]).rpartition("/")[0]
 
 
-def side_by_side(call: Callable[[Any], Run], given: Sequence[Any], at_once: int = 2) -> list[Run]:
-    """`call` for each of `given`, some at a time."""
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(call, given))
-
-
 @contextmanager
 def registered(lab: Lab, kind: str, url: str, folder: Path) -> Iterator[RegistryFleet]:
     """Nodes without WireGuard in a fresh registry, and without it again at the end."""
@@ -328,6 +334,7 @@ def registered(lab: Lab, kind: str, url: str, folder: Path) -> Iterator[Registry
     if kind == "postgresql":  # SQLite has its key beside it
         variables["VPNFLEET_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
     fleet = RegistryFleet(lab, kind, url, folder, variables)
+    _write_inventory(lab, folder)
     for node in lab.nodes:
         wg_node.empty(node)
     with mock.patch.dict(os.environ, {**_without_ours(os.environ), **variables}, clear=True):
@@ -385,6 +392,16 @@ def sqlite_fleet(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("registry")
     with registered(lab, "sqlite", f"sqlite:///{folder}/registry.db", folder) as fleet:
         yield fleet
+
+
+def _write_inventory(lab: Lab, folder: Path) -> None:
+    """The registry's nodes as hosts, as in inventories/production; how they are reached is the lab's affair."""
+    (folder / "registry.yml").write_text("plugin: vpnfleet.wireguard.registry\n", encoding="utf-8")
+    (folder / "group_vars").mkdir()
+    of_lab = yaml.safe_load(lab.inventory.read_text(encoding="utf-8"))
+    (folder / "group_vars" / "nodes.yml").write_text(
+        yaml.safe_dump(of_lab["nodes"]["vars"]), encoding="utf-8"
+    )
 
 
 def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:

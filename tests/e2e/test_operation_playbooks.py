@@ -212,9 +212,7 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
 @pytest.mark.parametrize("limited", ["disconnect", "remove"])
 def test_a_node_that_is_left_out_is_left_alone(fleet: RegistryFleet, limited: str) -> None:
     names = [f"limit-{limited}-{number}@example.com" for number in (1, 2)]
-    told = {}
-    for node, name in zip(("node1", "node2"), names, strict=True):
-        told.update(fleet.provision(name, node=node))
+    told = fleet.provision(dict(zip(names, ("node1", "node2"), strict=True)))
     first, second = (told[name]["interface"] for name in names)
     untouched = fleet.states()["node2"]
 
@@ -250,7 +248,7 @@ def check_states(fleet: RegistryFleet, names: list[str], states: list[str]) -> N
 
 def test_a_transfer_that_may_touch_one_of_its_nodes_only_is_refused(fleet: RegistryFleet) -> None:
     name = "limit-transfer@example.com"
-    fleet.provision(name)
+    fleet.provision({name: "node1"})
     nodes, tables = fleet.states(), fleet.tables()
     for limit, missing in (("node1", "node2"), ("node2", "node1")):
         run = fleet.run("transfer", "--limit", limit, instance=name, node="node2")
