@@ -178,6 +178,9 @@ def test_nothing_from_outside_is_a_template(sqlite: Place) -> None:
     asked = run("registry", rotate_encryption_key=template)
     assert asked.code == 2
     assert "is neither true nor false" in asked.results[UPDATE]["msg"]
+    filled = run("registry", copy_from=template)
+    assert filled.code == 2
+    assert f"there is no file {sqlite.folder}/{template}" in filled.results[UPDATE]["msg"]
     inside = apply(sqlite, [{"name": "de1.example.com", "country": template, template: template}])
     assert inside.code == 2
     assert not mark.exists()
@@ -241,6 +244,7 @@ def test_the_schema_is_foreseen_made_and_made_once(place: Place) -> None:
         "changed": True,
         "message": f"the schema made, at revision {schema.HEAD}",
         "schema": {"before": None, "after": schema.HEAD},
+        "copied": {},
         "rotated": {},
     }
     assert done.published == published
@@ -301,6 +305,29 @@ def test_the_key_is_rotated(place: Place) -> None:
     assert old.code == 2
     assert "another key than those of VPNFLEET_ENCRYPTION_KEY" in old.said
     assert "the instance's key" not in done.said + foreseen.said
+
+
+def test_a_sqlite_registry_moves_to_postgresql(sqlite: Place, postgres_url: str) -> None:
+    with sqlite.open().write() as session:
+        apply_nodes(session, FLEET)
+    an_instance(sqlite)
+    arguments = ("--extra-vars", "copy_from=registry.sqlite3", "--diff")
+    new = replace(sqlite, url=postgres_url)
+
+    done = new.playbook("registry", *arguments)
+
+    assert done.code == 0, done.said
+    assert done.published is not None
+    assert {name: count for name, count in done.published["copied"].items() if count} == {
+        "node": 2,
+        "instance": 1,
+    }
+    assert nodes_in(new) == nodes_in(sqlite)
+    again = new.playbook("registry", *arguments)
+    assert again.published is not None
+    assert again.published["code"] == 409
+    refused = sqlite.playbook("registry", *arguments)
+    assert "to have a SQLite one elsewhere, copy its file" in refused.results[UPDATE]["msg"]
 
 
 def test_a_registry_that_is_not_there_is_told_and_published(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_schema
-short_description: Make and upgrade the registry's schema, rotate its encryption key
+short_description: Make, upgrade and fill the registry, rotate its encryption key
 version_added: 0.2.0
 description:
   - Makes the registry's tables, or brings them to what this version works with, in one transaction. Two runs at once do
     it once. A schema of a newer version is refused.
+  - On request, copies all rows of a SQLite registry into a PostgreSQL one that is empty, in one transaction.
   - On request, encrypts every secret in the registry anew by the first key, also in one transaction. Those that are
     encrypted by it already stay as they are, so that a second run changes nothing.
   - Runs on the controller alone and does nothing on a node. What it changes gets a row in the audit.
@@ -26,6 +27,13 @@ options:
       - Where it is not set, the variable of the same name holds. It is meant for the command line and taken as it is,
         whatever looks like a template in it.
     type: bool
+  copy_from:
+    description:
+      - The path of a SQLite registry, at the same revision, whose rows are copied into this PostgreSQL one. There, only
+        the audit may have rows. Its keys must be among those of E(VPNFLEET_ENCRYPTION_KEY).
+      - Where it is not set, the variable of the same name holds, with a path relative to the current folder. It is
+        taken as it is too.
+    type: path
 notes:
   - In check mode it says to which revision it would go and how many secrets it would encrypt, and makes no file.
 seealso:
@@ -60,7 +68,9 @@ result:
       type: str
       sample: success
     code:
-      description: V(200), V(400) for a useless parameter, V(500) where the registry cannot be used.
+      description:
+        - V(200), V(400) for a useless parameter, V(409) where rows would be copied to others, V(500) where the registry
+          cannot be used.
       type: int
     changed:
       description: Whether anything changes.
@@ -79,6 +89,9 @@ result:
         after:
           description: The one of this version.
           type: str
+    copied:
+      description: By table, how many rows were copied. Not there when it failed.
+      type: dict
     rotated:
       description: By table and column, in how many rows something was encrypted anew. Not there when it failed.
       type: dict
