@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Computed,
     DateTime,
@@ -195,8 +196,8 @@ class PeerStatus(Base):
     peer_id: Mapped[str] = mapped_column(ForeignKey("peer.id"), primary_key=True)
     latest_handshake: Mapped[datetime | None]
     endpoint: Mapped[str | None] = mapped_column(String(64))
-    received_bytes: Mapped[int] = mapped_column(default=0)
-    sent_bytes: Mapped[int] = mapped_column(default=0)
+    received_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    sent_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     seen_at: Mapped[datetime] = mapped_column(default=now)
 
 

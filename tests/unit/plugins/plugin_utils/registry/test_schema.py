@@ -64,6 +64,13 @@ def test_constraints_are_named_as_the_models_name_them(engine: Engine) -> None:
         assert "AUTOINCREMENT" in str(made)
 
 
+def test_traffic_has_room(engine: Engine) -> None:
+    """More than the 2 GiB that PostgreSQL's integer would end at."""
+    schema.upgrade(engine)
+    types = {column["name"]: str(column["type"]) for column in inspect(engine).get_columns("peer_status")}
+    assert (types["received_bytes"], types["sent_bytes"]) == ("BIGINT", "BIGINT")
+
+
 def test_head_is_the_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(schema.MIGRATIONS))
