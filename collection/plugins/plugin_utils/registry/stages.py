@@ -43,20 +43,20 @@ class Outcome:
     error: str | None = None
 
 
-def plan(operation: Operation, stage: str, node: Node) -> None:
-    """The operation has something to do on `node`, in this stage."""
+def plan(operation: Operation, stage: str, node: Node, needed: bool = True) -> None:
+    """The operation has something to do on `node`, in this stage. What is not needed holds up no later stage."""
     set_outcome(operation, stage, node, Outcome(WAITING))
+    if not needed:
+        progress = copy.deepcopy(operation.progress)
+        progress["stages"][stage][node.id]["needed"] = False
+        operation.progress = progress
 
 
 def set_outcome(operation: Operation, stage: str, node: Node, outcome: Outcome) -> None:
     """Note how it went on a node."""
     progress = copy.deepcopy(operation.progress or {})
-    progress.setdefault("stages", {}).setdefault(stage, {})[node.id] = {
-        "node": node.name,
-        "state": outcome.state,
-        "changed": outcome.changed,
-        "error": outcome.error,
-    }
+    found = progress.setdefault("stages", {}).setdefault(stage, {}).setdefault(node.id, {})
+    found.update(node=node.name, state=outcome.state, changed=outcome.changed, error=outcome.error)
     operation.progress = progress
 
 
@@ -85,9 +85,13 @@ def held_up(operation: Operation, stage: str) -> bool:
     for name, nodes_of_it in (operation.progress or {}).get("stages", {}).items():
         if name == stage:
             return False
-        if any(found["state"] != DONE for found in nodes_of_it.values()):
+        if _failed(nodes_of_it):
             return True
     return False
+
+
+def _failed(nodes_of_it: dict[str, dict[str, Any]]) -> bool:
+    return any(found["state"] != DONE and found.get("needed", True) for found in nodes_of_it.values())
 
 
 def note(operation: Operation, **values: Any) -> None:
@@ -106,13 +110,14 @@ def troubles(operation: Operation, node_id: str | None = None, but: str | None =
     """What is not done, in sentences: of one node, of all `but` one, or of all."""
     told = []
     for stage, nodes_of_it in (operation.progress or {}).get("stages", {}).items():
-        # What did not begin because something failed before is no trouble of its own.
+        # What did not begin because something failed before is no trouble of its own, nor is what was not needed.
         if not held_up(operation, stage):
+            failed = _failed(nodes_of_it)
             told += _told(
                 {
                     number: found
                     for number, found in nodes_of_it.items()
-                    if number != but and node_id in (None, number)
+                    if number != but and node_id in (None, number) and (failed or found.get("needed", True))
                 }
             )
     return told

@@ -69,17 +69,20 @@ def record(session: Session, operation: Operation) -> None:
         raise NotFound(f"No active licenses found for {instance.name}")
     stages.note(operation, instance_id=instance.id, target=target.id, source=instance.node.name)
     kept: list[int] = []
-    if target.id != instance.node_id:
+    moves = target.id != instance.node_id
+    if moves:
         allocation.require_room(session, target, _peer_count(session, instance), instance)
         allocation.check_move(session, instance, target)
+        # One that is disconnected may still be up where an earlier transfer could not take it down.
+        if instance.state == "present" or teardown.find(session, target.id, instance.interface) is not None:
+            stages.plan(operation, ARRIVE, target)
         reserved = _reserve(session, operation, instance, target)
         kept = [reserved.id]
-        if instance.state == "present":
-            stages.plan(operation, ARRIVE, target)
+    if not instance.applied:
+        # A run that was killed may have taken it down here already. Should it not get to the target, it stays here.
+        stages.plan(operation, ARRIVE, instance.node, needed=not moves)
+    if moves:
         stages.plan(operation, LEAVE, instance.node)
-    elif instance.state == "present" and not instance.applied:
-        # It is to stay here, and a run that was killed may have taken it down already.
-        stages.plan(operation, ARRIVE, target)
     # What an earlier transfer has left on other nodes is taken down along with the source.
     here = teardown.find(session, instance.node_id, instance.interface)
     if here is not None:
@@ -97,17 +100,7 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
         ids = [instance.id for instance in by_operation.values()]
         instances, peers = load_instances(session, ids), peers_of(session, ids)
         return [
-            Job(
-                number,
-                present(
-                    instances[instance.id],
-                    node,
-                    instance.listen_port
-                    if instance.node_id == node.id
-                    else _require_reserved(session, instance, node).listen_port,
-                    peers[instance.id],
-                ),
-            )
+            Job(number, _wanted(session, instances[instance.id], node, peers[instance.id]))
             for number, instance in by_operation.items()
         ]
     rows = teardown.claimed(session, operations, node)
@@ -115,8 +108,6 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
     for operation in operations:
         instance = by_operation[operation.id]
         if instance.node_id == node.id and _target(session, operation).id != node.id:
-            if not _arrived(operation):
-                continue
             # Should this run end right here, the source is known to need a look.
             instance.applied = False
             found.append(Job(operation.id, {"name": instance.interface, "state": "absent"}))
@@ -126,6 +117,16 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
             if not _is_place(row, instance, _target(session, operation))
         ]
     return found
+
+
+def _wanted(session: Session, instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The instance as it is to be on the target, or where it is."""
+    if instance.state != "present":
+        return {"name": instance.interface, "state": "disconnected"}
+    if instance.node_id == node.id:
+        # As in provision: what somebody has added by hand is drift, and reconcile's to decide on.
+        return {**present(instance, node, instance.listen_port, peers), "purge_peers": False}
+    return present(instance, node, _require_reserved(session, instance, node).listen_port, peers)
 
 
 def undo(session: Session, operation: Operation, stage: str, node: Node) -> list[Job]:
@@ -154,7 +155,7 @@ def settle(session: Session, operation: Operation, stage: str, node: Node, outco
     for row in teardown.claimed(session, [operation], node).get(operation.id, []):
         if not _is_place(row, instance, target):
             teardown.settle(session, row, outcome)
-    if instance.node_id == node.id and node.id != target.id and _arrived(operation):
+    if instance.node_id == node.id and node.id != target.id:
         _switch(session, operation, instance, node, target, outcome)
 
 
@@ -180,8 +181,8 @@ def result(session: Session, operation: Operation) -> Result:
     details.update(node=target.name, endpoint=endpoint(instance, target), listen_port=instance.listen_port)
     if not _arrived(operation):
         return error(
-            f"{instance.name} is on {target.name} already but not up there: {'; '.join(left)}. The next reconcile of "
-            "the node does it",
+            f"{instance.name} is on {target.name} already, but not as it should be: {'; '.join(left)}. The next "
+            "reconcile of the node does it",
             pending=True,
             **details,
         )
@@ -261,7 +262,7 @@ def _require_reserved(session: Session, instance: Instance, target: Node) -> Tea
 
 
 def _arrived(operation: Operation) -> bool:
-    return all(found["state"] == stages.DONE for found in stages.outcomes(operation, ARRIVE).values())
+    return not stages.held_up(operation, LEAVE)
 
 
 def _target(session: Session, operation: Operation) -> Node:

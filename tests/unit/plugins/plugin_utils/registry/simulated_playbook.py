@@ -1,0 +1,154 @@
+"""Runs the operations as their playbooks do, by the real action plugins, on a simulated fleet.
+
+What Ansible does between them (templates, connections, modules) is the end-to-end tests' affair.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.action import (
+    operation_begin,
+    operation_converge,
+    operation_report,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, nothing
+
+STAGES = {
+    "provision": ("apply",),
+    "disconnect": ("apply",),
+    "transfer": ("arrive", "leave"),
+    "remove": ("apply",),
+}
+
+
+class Killed(BaseException):
+    """SIGKILL, for a run within this process."""
+
+
+@dataclass(frozen=True)
+class WatchedRegistry(Registry):
+    """Tells at each point of a transaction that writes where it is, so that a run can end right there."""
+
+    at: Callable[[str], None] = nothing
+
+    @contextmanager
+    def write(self, keep: bool = True) -> Iterator[Session]:
+        """As the registry's."""
+        self.at("before a transaction")
+        with super().write(keep) as session:
+            yield session
+            session.flush()
+            self.at("before a commit")
+        self.at("after a transaction")
+
+
+@dataclass
+class Controller:
+    """A controller with its registry and the fleet that it can reach.
+
+    `at` is told each point at which a run might be killed; `order` in which order the nodes of a stage have their turn.
+    """
+
+    registry: Registry
+    fleet: SimulatedFleet
+    at: Callable[[str], None] = nothing
+    order: Callable[[list[str]], Iterable[str]] = sorted
+    shown: list[dict[str, Any]] = field(default_factory=list)
+
+    def play(
+        self, kind: str, *, limit: Iterable[str] | None = None, check: bool = False, **variables: Any
+    ) -> dict[str, Any]:
+        """The result object of a playbook. What its tasks answered is in `shown`. Raises RegistryError."""
+        hosts = sorted(self.fleet.nodes if limit is None else limit)
+        self.shown = []
+        begun = self._task(
+            operation_begin,
+            {"operation": kind},
+            {**variables, "ansible_play_hosts_all": ["localhost", *hosts]},
+            check,
+        )
+        run = begun["ansible_facts"]["vpnfleet_run"]
+        for stage in STAGES[kind]:
+            for name in self.order([name for name in run["stages"].get(stage, []) if name in hosts]):
+                self._task(
+                    operation_converge,
+                    {"run": run, "stage": stage},
+                    {**variables, "inventory_hostname": name},
+                    check,
+                )
+        answer = self._task(operation_report, {"run": run}, variables, check)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def one(self, kind: str, **variables: Any) -> dict[str, Any]:
+        """The result of the only operation of a run."""
+        (result,) = self.play(kind, **variables)["operations"]
+        found: dict[str, Any] = result
+        return found
+
+    def killed(self, when: str | int, kind: str, **variables: Any) -> bool:
+        """Whether the run of a playbook was killed: at the point of this name or number, if it came there."""
+        points = 0
+
+        def at(point: str) -> None:
+            nonlocal points
+            points += 1
+            if when in (point, points):
+                raise Killed
+
+        self.at = at
+        try:
+            self.play(kind, **variables)
+        except Killed:
+            # What a process that is no more had begun.
+            with self.registry.write() as session:
+                session.execute(
+                    update(Operation).where(Operation.state == "running").values(owner=token_of_the_dead())
+                )
+            return True
+        finally:
+            self.at = nothing
+        return False
+
+    def _task(
+        self, plugin: Any, arguments: dict[str, Any], task_vars: dict[str, Any], check: bool
+    ) -> dict[str, Any]:
+        fleet, at = self.fleet, self.at
+
+        class Action(plugin.ActionModule):
+            def _execute_module(self, **named: Any) -> dict[str, Any]:
+                assert named["module_name"] == "vpnfleet.wireguard.wg_instance"
+                assert not check or self._task.check_mode
+                if check:
+                    return {"changed": True, "instances": []}
+                sent = parameters(named["module_args"])
+                return fleet.call(named["task_vars"]["inventory_hostname"], sent["instances"], at)
+
+        task = SimpleNamespace(args=arguments, check_mode=check, async_val=0, diff=False, action="operation")
+        action = Action(task, SimpleNamespace(), SimpleNamespace(), DataLoader(), None, None)
+        action.registry = WatchedRegistry(self.registry.engine, at=self.at)
+        answer: dict[str, Any] = action.work(task_vars)
+        self.shown.append(answer)
+        return answer
+
+
+def token_of_the_dead() -> str:
+    """The token of a process that was killed."""
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
+        token = process_token(process.pid)
+        process.kill()
+    return token
