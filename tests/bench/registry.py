@@ -257,7 +257,8 @@ def transfer(lab: Lab, folder: Path, runs: int) -> Figure:
         with bench.open() as registry, registry.read() as session:
             port = session.query(Instance.listen_port).scalar() or 0
         after = device.start_ping(host, interval)
-        device.run(["wg", "set", "wg0", "peer", key, "endpoint", f"{target.address}:{port}"])
+        # As every client does with a changed configuration: down and up again, hence a new session at once.
+        device.connect(private, address, key, f"{target.address}:{port}", subnet, keepalive=25)
         time.sleep(2)
         lost.append(after.stop().lost * interval)
     device.disconnect()
