@@ -62,6 +62,12 @@ def left_to_do(registry: Registry, fleet: SimulatedFleet, name: str | None = Non
     return sorted(f"{owner}: {problem}" for owner, problem in found if name in (None, owner))
 
 
+def assert_all_is_well(registry: Registry, fleet: SimulatedFleet) -> None:
+    """Both of them at once."""
+    assert problems(registry, fleet) == []
+    assert left_to_do(registry, fleet) == []
+
+
 def wanted_up(session: Session) -> dict[tuple[str, str], dict[str, Any]]:
     """By node and interface, what should be up, as wg_instance takes it."""
     instances = session.scalars(

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.parsing.dataloader import DataLoader
-from sqlalchemy import update
-from sqlalchemy.orm import Session
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, joinedload
 
 from ansible_collections.vpnfleet.wireguard.plugins.action import (
     operation_begin,
@@ -23,9 +23,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.action import (
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Base,
+    Instance,
+    Operation,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, nothing
+
+Row = TypeVar("Row", bound=Base)
 
 STAGES = {
     "provision": ("apply",),
@@ -99,6 +105,21 @@ class Controller:
         (result,) = self.play(kind, **variables)["operations"]
         found: dict[str, Any] = result
         return found
+
+    def instance(self, name: str) -> Instance:
+        """A customer's instance, with its node."""
+        with self.registry.read() as session:
+            query = select(Instance).where(Instance.name == name).options(joinedload(Instance.node))
+            return session.scalars(query).one()
+
+    def rows(self, what: type[Row]) -> list[Row]:
+        """All of a table."""
+        with self.registry.read() as session:
+            return list(session.scalars(select(what)))
+
+    def up(self, name: str) -> list[str]:
+        """The nodes on which a customer's instance is up."""
+        return self.fleet.where(self.instance(name).interface)
 
     def killed(self, when: str | int, kind: str, **variables: Any) -> bool:
         """Whether the run of a playbook was killed: at the point of this name or number, if it came there."""

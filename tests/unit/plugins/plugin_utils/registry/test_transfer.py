@@ -15,13 +15,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     AuditEntry,
-    Instance,
     License,
     Node,
     Operation,
     Teardown,
 )
-from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
+from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
@@ -40,32 +39,11 @@ def served(controller: Controller) -> Controller:
     return controller
 
 
-def instance(controller: Controller, name: str = ALICE) -> Instance:
-    with controller.registry.read() as session:
-        found = session.scalars(select(Instance).where(Instance.name == name)).one()
-        _ = found.node  # looked up while it can be
-        return found
-
-
-def rows(controller: Controller, what: Any) -> list[Any]:
-    with controller.registry.read() as session:
-        return list(session.scalars(select(what)))
-
-
-def up(controller: Controller, name: str = ALICE) -> list[str]:
-    return controller.fleet.where(instance(controller, name).interface)
-
-
-def assert_all_is_well(controller: Controller) -> None:
-    assert problems(controller.registry, controller.fleet) == []
-    assert left_to_do(controller.registry, controller.fleet) == []
-
-
 # ---- as it should be
 
 
 def test_keys_peers_and_addresses_go_along(served: Controller) -> None:
-    interface = instance(served).interface
+    interface = served.instance(ALICE).interface
     before = served.fleet.nodes[NL].up[interface]
     result = served.one("transfer", instance=ALICE, node=DE)
     assert {key: result[key] for key in FIELDS} == {
@@ -79,8 +57,8 @@ def test_keys_peers_and_addresses_go_along(served: Controller) -> None:
     assert (result["node"], result["source"]) == (DE, NL)
     assert result["endpoint"] == f"vpn-de1.example.com:{result['listen_port']}"
     assert served.fleet.nodes[DE].up[interface] == {**before, "listen_port": result["listen_port"]}
-    assert_all_is_well(served)
-    assert up(served, BOB) == [NL]
+    assert_all_is_well(served.registry, served.fleet)
+    assert served.up(BOB) == [NL]
     with served.registry.read() as session:
         servers = {one.email: one.server for one in session.scalars(select(License))}
     assert servers == {ALICE: "vpn-de1.example.com", BOB: "vpn-nl1.example.com"}
@@ -89,22 +67,22 @@ def test_keys_peers_and_addresses_go_along(served: Controller) -> None:
 def test_it_comes_up_there_before_it_goes_down_here(served: Controller) -> None:
     served.fleet.calls.clear()
     served.play("transfer", instances=[ALICE, BOB], node=DE)
-    names = [(instance(served, name).interface) for name in (ALICE, BOB)]
+    names = [(served.instance(name).interface) for name in (ALICE, BOB)]
     assert served.fleet.calls == [
         (DE, [(name, "present") for name in names]),
         (NL, [(name, "absent") for name in names]),
     ]
-    assert_all_is_well(served)
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_the_port_stays_if_nobody_has_it_there(served: Controller) -> None:
     served.play("provision", instance="carol@example.com", node=DE)
-    ports = [instance(served, name).listen_port for name in (ALICE, BOB, "carol@example.com")]
+    ports = [served.instance(name).listen_port for name in (ALICE, BOB, "carol@example.com")]
     assert ports == [51820, 51821, 51820]
     served.play("transfer", instances=[BOB, ALICE], node=DE)
-    assert instance(served, BOB).listen_port == 51821
-    assert instance(served).listen_port == 51822
-    assert_all_is_well(served)
+    assert served.instance(BOB).listen_port == 51821
+    assert served.instance(ALICE).listen_port == 51822
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_a_repeated_transfer_finds_it_done(served: Controller) -> None:
@@ -119,11 +97,11 @@ def test_a_repeated_transfer_finds_it_done(served: Controller) -> None:
 
 def test_the_row_keeps_the_result_and_the_audit_names_it(served: Controller) -> None:
     result = served.one("transfer", instance=ALICE, node=DE)
-    (operation,) = [one for one in rows(served, Operation) if one.kind == "transfer"]
+    (operation,) = [one for one in served.rows(Operation) if one.kind == "transfer"]
     assert (operation.id, operation.state, operation.result) == (result["operation_id"], "succeeded", result)
     assert (operation.owner, operation.lease_until, operation.error) == (None, None, None)
     assert operation.started_at <= operation.finished_at
-    (entry,) = [one for one in rows(served, AuditEntry) if one.action == "transfer"]
+    (entry,) = [one for one in served.rows(AuditEntry) if one.action == "transfer"]
     assert (entry.subject, entry.result, entry.operation_id) == (ALICE, "success", operation.id)
     assert entry.actor
     assert entry.details == {"message": result["message"], "code": 200}
@@ -158,10 +136,10 @@ def test_who_is_disconnected_stays_so(served: Controller) -> None:
     served.play("disconnect", instance=ALICE)
     served.fleet.calls.clear()
     assert served.one("transfer", instance=ALICE, node=DE)["status"] == "success"
-    found = instance(served)
-    assert (found.state, found.node.name, up(served)) == ("disconnected", DE, [])
+    found = served.instance(ALICE)
+    assert (found.state, found.node.name, served.up(ALICE)) == ("disconnected", DE, [])
     assert served.fleet.calls == [(NL, [(found.interface, "absent")])]
-    assert_all_is_well(served)
+    assert_all_is_well(served.registry, served.fleet)
 
 
 # ---- what is refused, and then nothing has changed
@@ -179,12 +157,12 @@ def test_who_is_disconnected_stays_so(served: Controller) -> None:
 def test_unknown_names_are_refused(
     served: Controller, who: str, node: str, error: type[Exception], message: str
 ) -> None:
-    operations = len(rows(served, Operation))
+    operations = len(served.rows(Operation))
     with pytest.raises(error, match=message):
         served.play("transfer", instances=[BOB, who], node=node)
-    assert len(rows(served, Operation)) == operations
-    assert up(served, BOB) == [NL]
-    assert_all_is_well(served)
+    assert len(served.rows(Operation)) == operations
+    assert served.up(BOB) == [NL]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def change(controller: Controller, node: str, **fields: Any) -> None:
@@ -207,9 +185,9 @@ def test_a_target_that_takes_nobody_is_refused(
     change(served, DE, **fields)
     with pytest.raises(error, match=message):
         served.play("transfer", instance=ALICE, node=DE)
-    assert up(served) == [NL]
-    assert rows(served, Teardown) == []
-    assert_all_is_well(served)
+    assert served.up(ALICE) == [NL]
+    assert served.rows(Teardown) == []
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_without_an_active_license_nothing_is_transferred(served: Controller) -> None:
@@ -217,28 +195,28 @@ def test_without_an_active_license_nothing_is_transferred(served: Controller) ->
         session.scalars(select(License).where(License.email == ALICE)).one().is_active = False
     with pytest.raises(NotFound, match=f"^No active licenses found for {ALICE}$"):
         served.play("transfer", instance=ALICE, node=DE)
-    assert_all_is_well(served)
+    assert_all_is_well(served.registry, served.fleet)
 
 
 @pytest.mark.parametrize("left_out", [NL, DE])
 def test_a_limit_that_leaves_out_one_of_the_nodes_is_refused(served: Controller, left_out: str) -> None:
     with pytest.raises(Conflict, match=rf"a transfer needs both nodes, and {left_out} is left out \(--limit"):
         served.play("transfer", instance=ALICE, node=DE, limit={NL, DE, FR} - {left_out})
-    assert up(served) == [NL]
-    assert_all_is_well(served)
+    assert served.up(ALICE) == [NL]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_a_plan_changes_nothing(served: Controller) -> None:
-    operations = len(rows(served, Operation))
+    operations = len(served.rows(Operation))
     served.fleet.calls.clear()
     result = served.one("transfer", instance=ALICE, node=DE, check=True)
     assert (result["status"], result["operation_id"]) == ("planned", None)
     assert result["message"].startswith("Instance transferred successfully to Germany")
     assert served.fleet.calls == []
-    assert len(rows(served, Operation)) == operations
-    assert rows(served, Teardown) == []
-    assert up(served) == [NL]
-    assert_all_is_well(served)
+    assert len(served.rows(Operation)) == operations
+    assert served.rows(Teardown) == []
+    assert served.up(ALICE) == [NL]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 # ---- nodes that fail
@@ -250,38 +228,38 @@ def test_a_target_that_fails_changes_nothing(served: Controller, weather: Weathe
     result = served.one("transfer", instance=ALICE, node=DE)
     assert (result["status"], result["code"], result["updated_licenses"]) == ("error", 500, 0)
     assert result["message"].startswith(f"{ALICE} stays on {NL}, nothing has changed for it: node {DE}")
-    assert up(served) == [NL]
-    assert instance(served).applied
+    assert served.up(ALICE) == [NL]
+    assert served.instance(ALICE).applied
     with served.registry.read() as session:
         assert (
             session.scalars(select(License.server).where(License.email == ALICE)).one()
             == "vpn-nl1.example.com"
         )
     # A node that says no is rid of what may be there; one that says nothing may have it, and has it taken down later.
-    left = rows(served, Teardown)
+    left = served.rows(Teardown)
     assert [row.reason for row in left] == ["reserved"] * len(left)
     served.fleet.set_weather(Weather.FINE)
     assert served.one("transfer", instance=ALICE, node=DE)["status"] == "success"
-    assert_all_is_well(served)
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_a_target_that_is_lost_is_cleared_later(served: Controller) -> None:
     """It was up there when the connection broke, and nobody knows."""
     served.fleet.set_weather(Weather.LOST, DE)
     assert served.one("transfer", instance=ALICE, node=DE)["status"] == "error"
-    assert up(served) == [DE, NL]
-    assert [row.reason for row in rows(served, Teardown)] == ["reserved"]
+    assert served.up(ALICE) == [DE, NL]
+    assert [row.reason for row in served.rows(Teardown)] == ["reserved"]
     assert problems(served.registry, served.fleet) == []
     served.fleet.set_weather(Weather.FINE)
     assert served.one("transfer", instance=ALICE, node=FR)["status"] == "success"
-    assert up(served) == [FR]
-    assert_all_is_well(served)
+    assert served.up(ALICE) == [FR]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_a_target_that_refuses_and_cannot_be_cleared_is_remembered(served: Controller) -> None:
     served.fleet.set_weather(Weather.REFUSES, DE)
     served.one("transfer", instance=ALICE, node=DE)
-    (row,) = rows(served, Teardown)
+    (row,) = served.rows(Teardown)
     assert (row.reason, row.attempts, row.error) == ("reserved", 1, "refused")
 
 
@@ -292,8 +270,8 @@ def test_a_source_that_fails_stops_nothing(served: Controller, weather: Weather)
     assert (result["status"], result["code"], result["updated_licenses"]) == ("success", 200, 1)
     assert result["pending"]
     assert NL in result["warnings"][0]
-    assert DE in up(served)
-    (row,) = rows(served, Teardown)
+    assert DE in served.up(ALICE)
+    (row,) = served.rows(Teardown)
     assert (row.reason, row.interface, row.listen_port, row.attempts) == (
         "transferred", result["interface"], 51820, 1,
     )  # fmt: skip
@@ -302,38 +280,38 @@ def test_a_source_that_fails_stops_nothing(served: Controller, weather: Weather)
     # Nobody gets the port before it is taken down, and a repeated call takes it down.
     served.fleet.set_weather(Weather.FINE)
     served.play("provision", instance="carol@example.com", node=NL)
-    assert instance(served, "carol@example.com").listen_port == 51822
+    assert served.instance("carol@example.com").listen_port == 51822
     again = served.one("transfer", instance=ALICE, node=DE)
     assert (again["status"], again["operation_id"]) == ("success", result["operation_id"])
     assert not again["pending"]
     assert "warnings" not in again
-    assert up(served) == [DE]
-    assert_all_is_well(served)
+    assert served.up(ALICE) == [DE]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_back_to_a_source_that_still_has_it(served: Controller) -> None:
     served.fleet.set_weather(Weather.UNREACHABLE, NL)
     served.play("transfer", instance=ALICE, node=DE)
-    assert up(served) == [DE, NL]
+    assert served.up(ALICE) == [DE, NL]
     served.fleet.set_weather(Weather.FINE)
     result = served.one("transfer", instance=ALICE, node=NL)
     assert (result["status"], result["listen_port"]) == ("success", 51820)
-    assert up(served) == [NL]
-    assert_all_is_well(served)
+    assert served.up(ALICE) == [NL]
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_a_disconnected_one_that_is_still_up_where_it_goes_to(served: Controller) -> None:
     served.fleet.set_weather(Weather.UNREACHABLE, NL)
     served.play("transfer", instance=ALICE, node=DE)
     served.play("disconnect", instance=ALICE)
-    assert up(served) == [NL]
+    assert served.up(ALICE) == [NL]
     # What cannot be taken down there cannot be said to be down there.
     assert served.one("transfer", instance=ALICE, node=NL)["status"] == "error"
-    assert [row.reason for row in rows(served, Teardown)] == ["reserved"]
+    assert [row.reason for row in served.rows(Teardown)] == ["reserved"]
     served.fleet.set_weather(Weather.FINE)
     assert served.one("transfer", instance=ALICE, node=NL)["status"] == "success"
-    assert up(served) == []
-    assert_all_is_well(served)
+    assert served.up(ALICE) == []
+    assert_all_is_well(served.registry, served.fleet)
 
 
 # ---- after a run that was killed when the instance was up on the target and down on the source
@@ -342,8 +320,8 @@ def test_a_disconnected_one_that_is_still_up_where_it_goes_to(served: Controller
 @pytest.fixture
 def between(served: Controller) -> Controller:
     assert served.killed(f"while {NL} is called", "transfer", instance=ALICE, node=DE)
-    assert up(served) == [DE]
-    assert instance(served).node.name == NL
+    assert served.up(ALICE) == [DE]
+    assert served.instance(ALICE).node.name == NL
     return served
 
 
@@ -354,37 +332,37 @@ def test_who_cannot_go_on_comes_back(between: Controller, weather: Weather, targ
     result = between.one("transfer", instance=ALICE, node=target)
     assert result["status"] == "error"
     assert result["message"].startswith(f"{ALICE} stays on {NL}, nothing has changed for it: node {target}")
-    assert NL in up(between)
-    assert instance(between).applied
+    assert NL in between.up(ALICE)
+    assert between.instance(ALICE).applied
     assert problems(between.registry, between.fleet) == []
 
 
 def test_who_shall_go_elsewhere_leaves_both(between: Controller) -> None:
     result = between.one("transfer", instance=ALICE, node=FR)
-    assert (result["status"], result["pending"], up(between)) == ("success", False, [FR])
-    assert_all_is_well(between)
+    assert (result["status"], result["pending"], between.up(ALICE)) == ("success", False, [FR])
+    assert_all_is_well(between.registry, between.fleet)
 
 
 def test_who_shall_stay_is_up_before_it_is_taken_down_elsewhere(between: Controller) -> None:
     between.fleet.set_weather(Weather.REFUSES, NL)
     result = between.one("transfer", instance=ALICE, node=NL)
-    assert (result["status"], result["pending"], up(between)) == ("error", True, [DE])
+    assert (result["status"], result["pending"], between.up(ALICE)) == ("error", True, [DE])
     assert result["message"].startswith(
         f"{ALICE} is on {NL} already, but not as it should be: node {NL}: refused"
     )
     between.fleet.set_weather(Weather.FINE)
     result = between.one("transfer", instance=ALICE, node=NL)
-    assert (result["status"], result["pending"], up(between)) == ("success", False, [NL])
-    assert_all_is_well(between)
+    assert (result["status"], result["pending"], between.up(ALICE)) == ("success", False, [NL])
+    assert_all_is_well(between.registry, between.fleet)
 
 
 @pytest.mark.parametrize("weather", [Weather.REFUSES, Weather.UNREACHABLE])
 def test_a_source_that_fails_now_stops_nothing(between: Controller, weather: Weather) -> None:
     between.fleet.set_weather(weather, NL)
     result = between.one("transfer", instance=ALICE, node=DE)
-    assert (result["status"], result["pending"], up(between)) == ("success", True, [DE])
+    assert (result["status"], result["pending"], between.up(ALICE)) == ("success", True, [DE])
     (warning,) = result["warnings"]
     assert warning.count(f"node {NL}") == 1
     between.fleet.set_weather(Weather.FINE)
     between.play("transfer", instance=ALICE, node=DE)
-    assert_all_is_well(between)
+    assert_all_is_well(between.registry, between.fleet)
