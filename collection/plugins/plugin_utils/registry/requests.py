@@ -43,7 +43,7 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
     if (several is None) == (single is None):
         raise Invalid("instance", "set one of instance (a name) and instances (a list)")
     if several is None:
-        several = [single]
+        return [_instance_request(kind, single, variables, "instance")]
     if not isinstance(several, list) or not several:
         raise Invalid("instances", "is not a list of names")
     requests = [
@@ -82,7 +82,7 @@ def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: 
         one = request.get("instance")
     if not isinstance(one, str):
         raise Invalid(field, "is not the name of an instance")
-    request["instance"] = check_instance_name(str(one))
+    request["instance"] = check_instance_name(str(one), field)
     if kind == "provision":
         for name in ("peers", "node", "prefix_length"):
             if request.get(name) is None and variables.get(name) is not None:

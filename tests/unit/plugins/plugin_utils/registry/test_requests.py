@@ -128,7 +128,7 @@ def test_one_name_or_a_list_of_names(kind: str) -> None:
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_is_no_name_is_refused(kind: str, name: str) -> None:
     refused(kind, "instance", instance=name)
-    refused(kind, "instance", instances=[ALICE, name])
+    refused(kind, "instances[1]", instances=[ALICE, name])
 
 
 @pytest.mark.parametrize("kind", OF_INSTANCES)
@@ -138,7 +138,7 @@ def test_what_is_no_text_is_no_name(kind: str, name: Any) -> None:
         with pytest.raises(Invalid):
             read(kind, instances=[name])
         return
-    refused(kind, "instances[0]", instance=name)
+    refused(kind, "instance", instance=name)
     refused(kind, "instances[1]", instances=[ALICE, name])
 
 
@@ -276,7 +276,7 @@ def test_an_encrypted_value_is_refused_and_not_shown() -> None:
         "provision", "peers[0].preshared_key", instance=ALICE, peers=[{"name": "x", "preshared_key": vaulted}]
     )
     refused("provision", "prefix_length", instance=ALICE, prefix_length=vaulted)
-    refused("provision", "instances[0]", instance=vaulted)
+    refused("provision", "instance", instance=vaulted)
     refused("provision", "node", instance=ALICE, node=vaulted)
 
 
