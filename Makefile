@@ -46,7 +46,7 @@ venv: ## Make the virtual environment (VENV, PYTHON), quick when nothing changed
 	@scripts/venv $(VENV) requirements/dev.txt $(PYTHON)
 
 .PHONY: demo
-demo: system venv ## Two nodes, three devices, one playbook, and the proof that it works
+demo: system venv ## Two servers, three devices, a fleet run from its registry, and the proof that it works
 	@$(python) -m tests.demo
 
 .PHONY: test
