@@ -23,6 +23,7 @@ IN_WHEEL = "ansible_collections/vpnfleet/wireguard/"
 MODULES = [
     "operation_begin",
     "operation_converge",
+    "operation_drift",
     "operation_report",
     "registry_nodes",
     "registry_schema",
