@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import covered, network
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import integer
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     check_preshared_key,
@@ -245,16 +247,18 @@ def _checked(peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 checked["preshared_key"] = check_preshared_key(
                     peer["preshared_key"], f"{field}.preshared_key"
                 )
+            if peer.get("persistent_keepalive") is not None:
+                checked["persistent_keepalive"] = integer(
+                    peer["persistent_keepalive"], f"{field}.persistent_keepalive", 0, 65535
+                )
         except InvalidInput as wrong:
-            raise Invalid("", str(wrong)) from None
+            raise Invalid(wrong.field, wrong.problem) from None
         if not checked["name"] and "public_key" not in checked:
             raise Invalid(field, "has neither a name nor a public_key")
         mark = checked.get("public_key") or f"name {checked['name']}"
         if mark in seen:
             raise Invalid(field, "is there twice")
         seen.add(mark)
-        if peer.get("persistent_keepalive") is not None:
-            checked["persistent_keepalive"] = _keepalive(peer["persistent_keepalive"], field)
         if peer.get("allowed_ips") is not None:
             if not isinstance(peer["allowed_ips"], list):
                 raise Invalid(f"{field}.allowed_ips", "is not a list")
@@ -269,16 +273,6 @@ def _name(value: Any, field: str) -> str:
     return value
 
 
-def _keepalive(value: Any, field: str) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 65535:
-        raise Invalid(f"{field}.persistent_keepalive", "is not a number of seconds from 0 to 65535")
-    return number
-
-
 def _known(
     session: Session, instance: Instance, wanted: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], int]:
@@ -286,7 +280,8 @@ def _known(
     peers = list(session.scalars(select(Peer).where(Peer.instance_id == instance.id))) if wanted else []
     by_key = {peer.public_key: peer for peer in peers}
     by_name = {peer.name: peer for peer in peers if peer.name}
-    new, updated = [], 0
+    new, networks = [], {}
+    updated = set()
     for asked in wanted:
         there = by_key.get(asked["public_key"]) if "public_key" in asked else by_name.get(asked["name"])
         if there is None:
@@ -296,8 +291,58 @@ def _known(
         there.name = asked["name"] or there.name
         there.preshared_key = asked.get("preshared_key", there.preshared_key)
         there.persistent_keepalive = asked.get("persistent_keepalive", there.persistent_keepalive)
-        updated += before != (there.name, there.preshared_key, there.persistent_keepalive)
-    return new, updated
+        if before != (there.name, there.preshared_key, there.persistent_keepalive):
+            updated.add(there.public_key)
+        if "allowed_ips" in asked:
+            networks[there.public_key] = asked["allowed_ips"]
+    updated |= _change_networks(session, instance, networks)
+    return new, len(updated)
+
+
+def _change_networks(session: Session, instance: Instance, wanted: dict[str, list[Any]]) -> set[str]:
+    """Give known peers, by public key, the networks behind them that are asked for now, instead of those that they
+    have; returns the keys of those that this changes."""
+    if not wanted:
+        return set()
+    checked = allocation.check_networks(session, instance, wanted)
+    ids: dict[str, str] = {}
+    own: dict[str, list[str]] = {key: [] for key in checked}
+    behind: dict[str, dict[str, PeerAllowedIp]] = {key: {} for key in checked}
+    subnets = (network(instance.subnet), network(instance.subnet6))
+    for peer_id, key, row in session.execute(
+        select(Peer.id, Peer.public_key, PeerAllowedIp)
+        .outerjoin(PeerAllowedIp, PeerAllowedIp.peer_id == Peer.id)
+        .where(Peer.instance_id == instance.id)
+        .order_by(PeerAllowedIp.id)
+    ):
+        if key not in checked:
+            continue
+        ids[key] = peer_id
+        if row is None:
+            continue
+        # Of each family, a peer's own address is the first in the instance's subnet.
+        first = not any((":" in row.network) is (":" in text) for text in own[key])
+        if first and any(covered(network(row.network), subnet) for subnet in subnets):
+            own[key].append(row.network)
+        else:
+            behind[key][row.network] = row
+    added, changed = [], set()
+    for key, networks in checked.items():
+        fresh = [text for text in networks if text not in own[key]]
+        if set(fresh) == behind[key].keys():
+            continue
+        changed.add(key)
+        for text, row in behind[key].items():
+            if text not in fresh:
+                session.delete(row)
+        added += [
+            PeerAllowedIp(peer_id=ids[key], instance_id=instance.id, network=text)
+            for text in fresh
+            if text not in behind[key]
+        ]
+    session.flush()  # a network may go from one peer to another
+    session.add_all(added)
+    return changed
 
 
 def _add_peers(session: Session, instance: Instance, wanted: list[dict[str, Any]]) -> list[str]:
@@ -309,7 +354,7 @@ def _add_peers(session: Session, instance: Instance, wanted: list[dict[str, Any]
         f"peers[{index}]": peer["allowed_ips"] for index, peer in enumerate(wanted) if peer.get("allowed_ips")
     }
     networks = allocation.check_networks(session, instance, further) if further else {}
-    named = [network for some in networks.values() for network in some]
+    named = [text for some in networks.values() for text in some]
     addresses = allocation.free_addresses(session, instance, len(wanted), besides=named)
     moment = now()
     rows, allowed, links = [], [], []
@@ -330,8 +375,8 @@ def _add_peers(session: Session, instance: Instance, wanted: list[dict[str, Any]
                 "updated_at": moment,
             }
         )
-        for network in (address, address6, *networks.get(f"peers[{index}]", ())):
-            allowed.append({"peer_id": number, "instance_id": instance.id, "network": network})
+        for text in (address, address6, *networks.get(f"peers[{index}]", ())):
+            allowed.append({"peer_id": number, "instance_id": instance.id, "network": text})
         if group_id is not None:
             links.append({"group_id": group_id, "peer_id": number})
     session.execute(insert(Peer), rows)

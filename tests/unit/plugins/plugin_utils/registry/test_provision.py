@@ -1,0 +1,424 @@
+"""Provisioning from begin to end: new customers, more devices, the same again."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+    Conflict,
+    Full,
+    Invalid,
+    NotFound,
+    RegistryError,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.key_pairs import new_key_pair
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    AuditEntry,
+    Instance,
+    License,
+    Node,
+    Operation,
+    Peer,
+    PeerAllowedIp,
+    PeerGroup,
+    PeerGroupInstance,
+    PeerGroupPeer,
+    Teardown,
+    User,
+    UserAcl,
+    new_id,
+)
+from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems, told_secrets
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
+
+ALICE, BOB = "alice@example.com", "bob@example.com"
+NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
+KEY, OTHER_KEY = (new_key_pair()[1] for _ in range(2))
+SHARED, OTHER_SHARED = (new_key_pair()[0] for _ in range(2))
+
+
+def stored(controller: Controller) -> dict[str, int]:
+    """How many rows each table has."""
+    models = (Instance, Peer, PeerAllowedIp, PeerGroup, PeerGroupInstance, PeerGroupPeer, License, User, UserAcl,
+              Operation, AuditEntry, Teardown)  # fmt: skip
+    return {model.__tablename__: len(controller.rows(model)) for model in models}
+
+
+# ---- a new customer
+
+
+def test_a_new_customer_is_served(controller: Controller) -> None:
+    peers = [{"name": "phone"}, {"name": "router", "public_key": KEY, "preshared_key": SHARED,
+              "persistent_keepalive": 25, "allowed_ips": ["192.0.2.0/24"]}]  # fmt: skip
+    result = controller.one("provision", instance=ALICE, node=NL, peers=peers)
+    instance = controller.instance(ALICE)
+    assert (result["status"], result["code"], result["changed"], result["pending"]) == (
+        "success",
+        201,
+        True,
+        False,
+    )
+    assert result["message"] == f"Instance {instance.interface} of {ALICE} provisioned on {NL}"
+    assert result["instance_id"] == instance.id
+    assert (result["node"], result["endpoint"]) == (NL, "vpn-nl1.example.com:51820")
+    assert (result["listen_port"], result["public_key"]) == (51820, instance.public_key)
+    assert result["addresses"] == ["10.1.0.1/24", "fd00:1::1/64"]
+    assert (result["keepalive"], result["endpoint_allowed_ip"], result["dns"], result["mtu"]) == (
+        25, "0.0.0.0/0, ::/0", None, None,
+    )  # fmt: skip
+    phone, router = sorted(result["peers"], key=lambda peer: str(peer["name"]))
+    assert (phone["allowed_ips"], phone["added"]) == (["10.1.0.2/32", "fd00:1::2/128"], True)
+    assert (router["allowed_ips"], router["public_key"]) == (
+        ["10.1.0.3/32", "fd00:1::3/128", "192.0.2.0/24"], KEY,
+    )  # fmt: skip
+    assert result["peers_count"] == 2
+    up = controller.fleet.nodes[NL].up[instance.interface]
+    assert (up["listen_port"], up["addresses"]) == (51820, result["addresses"])
+    live = {peer["public_key"]: peer for peer in up["peers"]}
+    assert live.keys() == {phone["public_key"], KEY}
+    assert (live[KEY]["preshared_key"], live[KEY]["persistent_keepalive"]) == (SHARED, 25)
+    assert "preshared_key" not in live[phone["public_key"]]
+    assert controller.fleet.calls == [(NL, [(instance.interface, "present")])]
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_a_customer_has_an_account_a_group_and_a_license(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=DE, peers=[{"name": "phone"}, {"name": "tablet"}])
+    (group,), (user,) = controller.rows(PeerGroup), controller.rows(User)
+    assert group.name == f"{ALICE}_group"
+    assert [one.group_id for one in controller.rows(PeerGroupInstance)] == [group.id]
+    assert {one.peer_id for one in controller.rows(PeerGroupPeer)} == {
+        one.id for one in controller.rows(Peer)
+    }
+    assert (user.email, user.is_active) == (ALICE, True)
+    assert [one.user_id for one in controller.rows(UserAcl)] == [user.id]
+    (license_,) = controller.rows(License)
+    assert (license_.email, license_.server, license_.is_active) == (ALICE, "vpn-de1.example.com", True)
+
+
+def test_what_a_customer_has_already_is_kept(controller: Controller) -> None:
+    with controller.registry.write() as session:
+        user = User(email=ALICE)
+        session.add_all(
+            [user, PeerGroup(name=f"{ALICE}_group"), License(email=ALICE, server="x", is_active=False)]
+        )
+        session.flush()
+        session.add(UserAcl(user_id=user.id, rights=["all"]))
+    controller.play("provision", instance=ALICE, peers=[{"name": "phone"}])
+    assert [one.rights for one in controller.rows(UserAcl)] == [["all"]]
+    assert [(one.server, one.is_active) for one in controller.rows(License)] == [("x", False)]
+    assert len(controller.rows(PeerGroup)) == len(controller.rows(PeerGroupPeer)) == 1
+
+
+def test_every_customer_and_device_has_a_place_of_its_own(controller: Controller) -> None:
+    names = [f"customer{number}@example.com" for number in range(30)]
+    controller.fleet.calls.clear()
+    results = controller.play("provision", instances=names, peers=[{"name": "phone"}, {"name": "tablet"}])
+    assert (results["status"], results["changed"]) == ("success", True)
+    assert [one["instance"] for one in results["operations"]] == names
+    # One call for each node, whatever the number of instances.
+    assert sorted(name for name, _ in controller.fleet.calls) == sorted(
+        {one["node"] for one in results["operations"]}
+    )
+    addresses = [ip_network(text) for one in controller.rows(PeerAllowedIp) for text in [one.network]]
+    assert len(set(addresses)) == len(addresses) == 30 * 2 * 2
+    by_name = {one["instance"]: one for one in results["operations"]}
+    for one in by_name.values():
+        own = [ip_network(text, strict=False) for text in one["addresses"]]
+        for peer in one["peers"]:
+            assert all(
+                any(ip_address(text.partition("/")[0]) in net for net in own) for text in peer["allowed_ips"]
+            )
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_without_a_node_the_least_loaded_is_chosen(controller: Controller) -> None:
+    chosen = [controller.one("provision", instance=f"c{n}@example.com")["node"] for n in range(6)]
+    assert sorted(chosen) == sorted([NL, DE, FR] * 2)
+
+
+def test_the_subnet_is_as_large_as_is_asked(controller: Controller) -> None:
+    assert (
+        controller.one("provision", instance=ALICE, prefix_length=26, node=NL)["addresses"][0]
+        == "10.1.0.1/26"
+    )
+    with pytest.raises(Invalid, match=r"^prefix_length: "):
+        controller.play("provision", instance=BOB, prefix_length=8, node=NL)
+
+
+# ---- the same again, and more
+
+
+def test_a_repeated_call_finds_it_done(controller: Controller) -> None:
+    asked = {"instance": ALICE, "node": NL, "peers": [{"name": "phone", "preshared_key": SHARED}]}
+    first = controller.one("provision", **asked)
+    before = stored(controller)
+    again = controller.one("provision", **asked)
+    assert (again["status"], again["code"], again["changed"]) == ("success", 200, False)
+    assert again["message"] == f"Instance {first['interface']} of {ALICE} is as asked on {NL}"
+    assert again["peers"] == [{**first["peers"][0], "added": False}]
+    assert {key: again[key] for key in ("public_key", "listen_port", "addresses")} == {
+        key: first[key] for key in ("public_key", "listen_port", "addresses")
+    }
+    assert stored(controller) == {**before, "operation": 2, "audit_entry": 2}
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_more_devices_are_added_and_known_ones_updated(controller: Controller) -> None:
+    controller.play(
+        "provision", instance=ALICE, peers=[{"name": "phone", "preshared_key": SHARED}, {"name": "tablet"}]
+    )
+    result = controller.one(
+        "provision",
+        instance=ALICE,
+        peers=[
+            {"name": "phone", "preshared_key": OTHER_SHARED, "persistent_keepalive": "15"},
+            {"name": "router"},
+        ],
+    )
+    assert (result["code"], result["changed"], result["peers_count"]) == (200, True, 3)
+    assert {peer["name"]: peer["added"] for peer in result["peers"]} == {
+        "phone": False, "tablet": False, "router": True,
+    }  # fmt: skip
+    live = controller.fleet.nodes[result["node"]].up[result["interface"]]["peers"]
+    (phone,) = [peer for peer in live if peer["name"] == "phone"]
+    assert (phone["preshared_key"], phone["persistent_keepalive"]) == (OTHER_SHARED, 15)
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_a_device_with_a_key_is_known_by_it(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, peers=[{"name": "phone", "public_key": KEY}])
+    result = controller.one("provision", instance=ALICE, peers=[{"name": "mobile", "public_key": KEY}])
+    assert [(peer["name"], peer["public_key"], peer["added"]) for peer in result["peers"]] == [
+        ("mobile", KEY, False)
+    ]
+
+
+def networks(result: dict[str, Any]) -> dict[str, list[str]]:
+    """By device, the networks behind it."""
+    return {peer["name"]: peer["allowed_ips"][2:] for peer in result["peers"]}
+
+
+def test_the_networks_behind_a_device_are_those_that_were_asked_for_last(controller: Controller) -> None:
+    def provision(**behind: list[str]) -> dict[str, Any]:
+        peers = [{"name": name, "allowed_ips": some} for name, some in behind.items()]
+        result = controller.one("provision", instance=ALICE, node=NL, peers=peers)
+        assert_all_is_well(controller.registry, controller.fleet)
+        return result
+
+    first = provision(router=["192.0.2.0/25", "fd00:9::/64"], office=["192.0.2.128/25"], phone=[])
+    own = {peer["name"]: peer["allowed_ips"][:2] for peer in first["peers"]}
+    # They change places, in one run.
+    result = provision(router=["192.0.2.128/25"], office=["192.0.2.0/25"])
+    assert networks(result) == {"router": ["192.0.2.128/25"], "office": ["192.0.2.0/25"], "phone": []}
+    assert (result["code"], result["changed"]) == (200, True)
+    # Its own addresses are no networks behind it, and stay.
+    result = provision(router=[own["router"][0], "198.51.100.0/24"], office=[])
+    assert networks(result) == {"router": ["198.51.100.0/24"], "office": [], "phone": []}
+    assert {peer["name"]: peer["allowed_ips"][:2] for peer in result["peers"]} == own
+    assert provision(router=["198.51.100.0/24"])["changed"] is False
+    result = controller.one("provision", instance=ALICE, node=NL, peers=[{"name": "router"}])
+    assert (networks(result)["router"], result["changed"]) == (["198.51.100.0/24"], False)
+    with pytest.raises(Conflict, match=own["phone"][0]):
+        provision(router=[own["phone"][0]])
+    # What one gives up, a new one may have in the same run.
+    result = provision(router=[], tablet=["198.51.100.0/24"])
+    assert networks(result) == {"router": [], "office": [], "phone": [], "tablet": ["198.51.100.0/24"]}
+
+
+def test_who_was_disconnected_comes_up_again_with_the_same_keys(controller: Controller) -> None:
+    first = controller.one("provision", instance=ALICE, node=NL, peers=[{"name": "phone"}])
+    controller.play("disconnect", instance=ALICE)
+    assert controller.up(ALICE) == []
+    again = controller.one("provision", instance=ALICE)
+    assert (again["status"], again["changed"], controller.up(ALICE)) == ("success", True, [NL])
+    assert (again["public_key"], again["peers"][0]["public_key"]) == (
+        first["public_key"], first["peers"][0]["public_key"],
+    )  # fmt: skip
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_what_somebody_has_added_by_hand_is_left_to_reconcile(controller: Controller) -> None:
+    result = controller.one("provision", instance=ALICE, peers=[{"name": "phone"}])
+    up = controller.fleet.nodes[result["node"]].up[result["interface"]]
+    up["peers"].append({"public_key": KEY, "allowed_ips": ["192.0.2.9/32"], "persistent_keepalive": 0})
+    controller.play("provision", instance=ALICE, peers=[{"name": "tablet"}])
+    up = controller.fleet.nodes[result["node"]].up[result["interface"]]
+    assert len(up["peers"]) == 3
+
+
+# ---- what is refused, and then nothing has changed
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"node": "es1.example.com"}, NotFound, "no node is called es1.example.com"),
+        ({"peers": [{}]}, Invalid, r"peers\[0\]: has neither a name nor a public_key"),
+        ({"peers": [{"name": "x"}, {"name": "x"}]}, Invalid, r"peers\[1\]: is there twice"),
+        ({"peers": [{"public_key": KEY}, {"name": "x", "public_key": KEY}]}, Invalid, r"peers\[1\]: is there twice"),
+        ({"peers": [{"public_key": "x"}]}, Invalid, r"peers\[0\].public_key: "),
+        ({"peers": [{"public_key": True}]}, Invalid, r"peers\[0\].public_key: "),
+        ({"peers": [{"name": "x", "preshared_key": "hunter2"}]}, Invalid, r"peers\[0\].preshared_key: "),
+        ({"peers": [{"name": "x", "preshared_key": SHARED[:-2]}]}, Invalid, r"peers\[0\].preshared_key: "),
+        ({"peers": [{"name": "x\n"}]}, Invalid, r"peers\[0\].name: "),
+        ({"peers": [{"name": "x" * 256}]}, Invalid, r"peers\[0\].name: "),
+        ({"peers": [{"name": True}]}, Invalid, r"peers\[0\].name: "),
+        ({"peers": [{"name": "\ud800"}]}, Invalid, r"peers\[0\].name: "),
+        ({"peers": [{"name": "x", "persistent_keepalive": 65536}]}, Invalid, r"peers\[0\].persistent_keepalive: "),
+        ({"peers": [{"name": "x", "persistent_keepalive": True}]}, Invalid, r"peers\[0\].persistent_keepalive: "),
+        ({"peers": [{"name": "x", "persistent_keepalive": "1_0"}]}, Invalid, r"peers\[0\].persistent_keepalive: "),
+        ({"peers": [{"name": "x", "allowed_ips": "10.0.0.0/8"}]}, Invalid, r"peers\[0\].allowed_ips: is not a list"),
+        ({"peers": [{"name": "x", "allowed_ips": ["10.0.0.0/8; id"]}]}, Invalid, r"peers\[0\].allowed_ips\[0\]: "),
+        ({"peers": [{"name": "x", "allowed_ips": [True]}]}, Invalid, r"peers\[0\].allowed_ips\[0\]: "),
+        ({"peers": [{"name": "x", "allowed_ips": ["10.1.0.0/16"]}]}, Conflict, "10.1.0.0/16"),
+        ({"peers": [{"name": "x", "public_key": OTHER_KEY}]}, Conflict, "is that of another peer or instance"),
+        ({"peers": [{"name": str(n)} for n in range(14)], "prefix_length": 28}, Full, "14"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else getattr(value, "__name__", None),
+)  # fmt: skip
+def test_what_cannot_be_is_refused(
+    controller: Controller, asked: dict[str, Any], error: type[RegistryError], message: str
+) -> None:
+    controller.play("provision", instance=BOB, node=NL, peers=[{"name": "phone", "public_key": OTHER_KEY}])
+    before = stored(controller)
+    with pytest.raises(error, match=message) as caught:
+        controller.play("provision", **{"instance": ALICE, "node": NL, **asked})
+    assert "hunter2" not in str(caught.value)
+    assert SHARED[:-2] not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert stored(controller) == before
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_the_key_of_an_instance_is_no_devices_key(controller: Controller) -> None:
+    key = controller.one("provision", instance=ALICE)["public_key"]
+    for who in (ALICE, BOB):
+        with pytest.raises(Conflict, match="is that of another peer or instance"):
+            controller.play("provision", instance=who, peers=[{"name": "x", "public_key": key}])
+
+
+def test_all_or_none(controller: Controller) -> None:
+    before = stored(controller)
+    with pytest.raises(NotFound):
+        controller.play("provision", instances=[ALICE, {"instance": BOB, "node": "es1.example.com"}])
+    assert stored(controller) == before
+
+
+def test_an_instance_elsewhere_is_not_moved(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=NL)
+    with pytest.raises(Conflict, match=rf"^{ALICE} is on node {NL} already: transfer.yml moves it to {DE}$"):
+        controller.play("provision", instance=ALICE, node=DE)
+    assert controller.up(ALICE) == [NL]
+
+
+def test_a_disabled_node_takes_nobody_new(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=NL)
+    with controller.registry.write() as session:
+        for node in session.scalars(select(Node)):
+            node.enabled = False
+    with pytest.raises(Conflict, match=f"node {NL} is disabled"):
+        controller.play("provision", instance=BOB, node=NL)
+    with pytest.raises(Full, match="no node takes new instances"):
+        controller.play("provision", instance=BOB)
+    assert controller.one("provision", instance=ALICE, peers=[{"name": "phone"}])["status"] == "success"
+
+
+# ---- check mode, --limit, nodes that fail
+
+
+def test_a_plan_changes_nothing(controller: Controller) -> None:
+    before = stored(controller)
+    result = controller.one("provision", instance=ALICE, node=NL, peers=[{"name": "phone"}], check=True)
+    assert (result["status"], result["node"], result["peers_count"]) == ("planned", NL, 1)
+    assert result["addresses"] == ["10.1.0.1/24", "fd00:1::1/64"]
+    assert stored(controller) == before
+    assert list(controller.fleet.everything()) == []
+
+
+def test_a_limit_leaves_it_for_later(controller: Controller) -> None:
+    result = controller.one("provision", instance=ALICE, node=NL, limit=[DE, FR])
+    assert (result["status"], result["code"], result["pending"]) == ("error", 500, True)
+    assert f"node {NL} was left out of this run" in result["message"]
+    assert controller.fleet.calls == []
+    assert controller.one("provision", instance=ALICE, node=NL)["operation_id"] == result["operation_id"]
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+@pytest.mark.parametrize("weather", [Weather.UNREACHABLE, Weather.LOST, Weather.CRASHES, Weather.REFUSES])
+def test_a_node_that_fails_is_tried_again(controller: Controller, weather: Weather) -> None:
+    controller.fleet.set_weather(weather, NL)
+    result = controller.one("provision", instance=ALICE, node=NL, peers=[{"name": "phone"}])
+    assert (result["status"], result["code"], result["pending"]) == ("error", 500, True)
+    assert result["message"].startswith(
+        f"{ALICE} is recorded as {result['interface']} of {NL} but not up yet: node {NL}"
+    )
+    assert "\n" not in result["message"]
+    assert not controller.instance(ALICE).applied
+    (operation,) = controller.rows(Operation)
+    assert (operation.state, operation.error, operation.finished_at) == ("pending", result["message"], None)
+    assert problems(controller.registry, controller.fleet) == []
+    controller.fleet.set_weather(Weather.FINE)
+    again = controller.one("provision", instance=ALICE, node=NL)
+    assert (again["status"], again["code"], again["operation_id"]) == ("success", 201, result["operation_id"])
+    assert [peer["added"] for peer in again["peers"]] == [True]
+    (operation,) = controller.rows(Operation)
+    assert (operation.state, operation.error, operation.attempts) == ("succeeded", None, 2)
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_a_node_that_refuses_one_serves_the_others(controller: Controller) -> None:
+    first = controller.one("provision", instance=BOB, node=NL)
+    # Somebody has made an interface by hand, with the port that Alice is to get.
+    controller.fleet.nodes[NL].up["wg999999"] = {
+        "name": "wg999999", "listen_port": 51821, "private_key": "x", "addresses": [], "peers": [],
+    }  # fmt: skip
+    results = controller.play("provision", instances=[ALICE, "carol@example.com"], node=NL)
+    alice, carol = results["operations"]
+    assert (results["status"], alice["status"], carol["status"]) == ("partial_success", "error", "success")
+    assert "port 51821 is that of wg999999" in alice["message"]
+    assert controller.up(BOB) == controller.up("carol@example.com") == [first["node"]]
+
+
+# ---- secrets, and how much is told
+
+
+def test_no_secret_is_told_or_stored_in_clear(controller: Controller) -> None:
+    peers = [{"name": "phone", "preshared_key": SHARED}, {"name": "router", "public_key": KEY}]
+    said: list[Any] = [controller.play("provision", instance=ALICE, peers=peers), controller.shown]
+    said += [controller.play("provision", instance=BOB, peers=[{"name": "x"}], check=True), controller.shown]
+    for weather in Weather:
+        controller.fleet.set_weather(weather)
+        for kind, more in (("provision", {}), ("transfer", {"node": FR}), ("disconnect", {})):
+            said += [controller.play(kind, instance=ALICE, **more), controller.shown]
+    for wrong in ({"public_key": SHARED, "preshared_key": KEY + "x"}, {"name": SHARED * 9}, {SHARED: "x"}):
+        with pytest.raises(RegistryError) as caught:
+            controller.play("provision", instance=ALICE, peers=[wrong])
+        said.append(caught.value)
+    said += controller.rows(Operation) + controller.rows(Instance) + controller.rows(Peer)
+    assert told_secrets(controller.registry, *said) == []
+
+
+def test_a_result_names_so_many_peers_and_counts_them_all(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, prefix_length=20, node=NL)
+    instance = controller.instance(ALICE)
+    with controller.registry.write() as session:
+        session.execute(
+            insert(Peer),
+            [
+                {
+                    "id": new_id(),
+                    "instance_id": instance.id,
+                    "public_key": f"{number:043}=",
+                    "name": "x" * 255,
+                }
+                for number in range(1500)
+            ],
+        )
+    result = controller.one("provision", instance=ALICE)
+    assert (result["peers_count"], len(result["peers"])) == (1500, 1000)
