@@ -305,20 +305,22 @@ def _change_networks(session: Session, instance: Instance, wanted: dict[str, lis
     if not wanted:
         return set()
     checked = allocation.check_networks(session, instance, wanted)
-    ids: dict[str, str] = {}
     own: dict[str, list[str]] = {key: [] for key in checked}
     behind: dict[str, dict[str, PeerAllowedIp]] = {key: {} for key in checked}
     subnets = (network(instance.subnet), network(instance.subnet6))
-    for peer_id, key, row in session.execute(
-        select(Peer.id, Peer.public_key, PeerAllowedIp)
-        .outerjoin(PeerAllowedIp, PeerAllowedIp.peer_id == Peer.id)
+    ids = {
+        key: number
+        for number, key in session.execute(
+            select(Peer.id, Peer.public_key).where(Peer.instance_id == instance.id)
+        )
+    }
+    for key, row in session.execute(
+        select(Peer.public_key, PeerAllowedIp)
+        .join(PeerAllowedIp, PeerAllowedIp.peer_id == Peer.id)
         .where(Peer.instance_id == instance.id)
         .order_by(PeerAllowedIp.id)
     ):
         if key not in checked:
-            continue
-        ids[key] = peer_id
-        if row is None:
             continue
         # Of each family, a peer's own address is the first in the instance's subnet.
         first = not any((":" in row.network) is (":" in text) for text in own[key])
