@@ -11,7 +11,7 @@ or whose run was killed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,7 @@ class Repair:
     wanted: dict[str, Any]  # as wg_instance takes it
     instance_id: int | None = None
     teardown_id: int | None = None
+    had_issues: bool = False  # which either of the two steps has mended
 
     @property
     def with_peers(self) -> bool:
@@ -109,7 +110,7 @@ def repairs(
         issues.setdefault(issue["interface"], []).append(issue)
     all_known = len(answer["interface_issues"]) == answer["summary"]["interface_count"]
     allowed = switches(operation)
-    to_do, with_peers, found = [], [], []
+    to_do, with_peers, with_issues, found = [], [], set(), []
     for instance in session.scalars(
         select(Instance).where(Instance.node_id == node.id).order_by(Instance.id)
     ):
@@ -120,17 +121,19 @@ def repairs(
             if mine or not instance.applied:
                 wish = {"name": instance.interface, "state": "disconnected"}
                 found.append(Repair(instance.interface, instance.name, wish, instance_id=instance.id))
-        elif any(_allows(allowed, issue) for issue in mine) or (
-            not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])
-        ):
+            continue
+        to_mend = any(_allows(allowed, issue) for issue in mine)
+        if to_mend or (not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])):
             missing = any(_is_missing(issue) for issue in mine)
             if missing and not allowed[_MISSING]:
                 continue
             to_do.append(instance.id)
+            if to_mend:
+                with_issues.add(instance.interface)
             # Those of an interface that runs are served already, each on its own.
             if missing or not all_known:
                 with_peers.append(instance.id)
-    found += _present(session, node, allowed, to_do, with_peers)
+    found += _present(session, node, allowed, to_do, with_peers, with_issues)
     for row in teardown.abandoned(session, node):
         if looked.teardowns.get(row.interface) == row.id:
             gone = {"name": row.interface, "state": "absent"}
@@ -181,7 +184,8 @@ def report(
     instances = []
     for repair in planned:
         outcome, more = done[repair.interface], told.get(repair.interface, {})
-        for name in lists:
+        # Whose interface is taken down is not removed one by one.
+        for name in lists if repair.wanted["state"] == "present" else ():
             keys = more.get(f"peers_{name}", ())
             lists[name] += keys
             numbers[name] += more.get(f"peers_{name}_count", len(keys))
@@ -189,7 +193,7 @@ def report(
             "interface": repair.interface,
             "instance": repair.name,
             "state": repair.wanted["state"],
-            "changed": outcome.changed,
+            "changed": outcome.changed or (repair.had_issues and outcome.state == stages.DONE),
         }
         if outcome.error is not None:
             one["error"] = outcome.error
@@ -266,7 +270,12 @@ def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any]) -> bool:
 
 
 def _present(
-    session: Session, node: Node, allowed: Mapping[str, Any], ids: Sequence[int], with_peers: Sequence[int]
+    session: Session,
+    node: Node,
+    allowed: Mapping[str, Any],
+    ids: Sequence[int],
+    with_peers: Sequence[int],
+    with_issues: Container[str],
 ) -> list[Repair]:
     instances, peers = load_instances(session, ids), peers_of(session, with_peers)
     found = []
@@ -275,7 +284,15 @@ def _present(
         if number not in peers:
             del wish["peers"]  # as they are
         wish["purge_peers"] = allowed[_UNKNOWN]
-        found.append(Repair(instance.interface, instance.name, wish, instance_id=number))
+        found.append(
+            Repair(
+                instance.interface,
+                instance.name,
+                wish,
+                instance_id=number,
+                had_issues=instance.interface in with_issues,
+            )
+        )
     return found
 
 
@@ -308,7 +325,8 @@ def _end_others(session: Session, operation: Operation, node: Node, names: Seque
     waiting = [
         other
         for other in _dead(session)
-        if any(found["node"] == node.name for found in stages.outcomes(other).values())
+        if other.instance_name in names
+        or any(found["node"] == node.name for found in stages.outcomes(other).values())
     ]
     for start in range(0, len(names), CHUNK):
         waiting += session.scalars(
@@ -322,19 +340,20 @@ def _end_others(session: Session, operation: Operation, node: Node, names: Seque
     for other in waiting:
         if other.kind == "transfer" and not _is_switched(session, other):
             if _is_reserved(session, other):
-                continue  # to be undone by a reconcile of the target
+                # To be undone by a reconcile of the target. What an earlier one had left elsewhere may be done.
+                if not _is_left_here(session, other, node) and _place(session, other) != node.id:
+                    _note_done(other, node)
+                continue
+            undone = f"the run was killed, and what it had done is undone by a reconcile of {node.name}"
+            if node.id in stages.outcomes(other, transfer.ARRIVE):
+                stages.set_outcome(other, transfer.ARRIVE, node, stages.Outcome(stages.FAILED, error=undone))
             ended = transfer.result(session, other)
-            ended = replace(
-                ended,
-                message=f"{other.instance_name} stays on {ended.details['node']}: the run that was to transfer it was "
-                f"killed, and what it had done is undone by a reconcile of {node.name}",
-            )
+            stays = f"{other.instance_name} stays on {ended.details['node']}, nothing has changed for it"
+            ended = replace(ended, message=f"{stays}: {undone}")
         elif _is_left_here(session, other, node):
             continue
         else:
-            for name, found in (other.progress or {}).get("stages", {}).items():
-                if node.id in found and found[node.id]["state"] != stages.DONE:
-                    stages.set_outcome(other, name, node, stages.Outcome(stages.DONE, changed=True))
+            _note_done(other, node)
             if stages.troubles(other):
                 continue
             ended = operations.kind_of(other.kind).result(session, other)
@@ -354,10 +373,20 @@ def _is_left_here(session: Session, other: Operation, node: Node) -> bool:
     return session.scalar(instance) is not None
 
 
+def _note_done(other: Operation, node: Node) -> None:
+    for name, found in (other.progress or {}).get("stages", {}).items():
+        if node.id in found and found[node.id]["state"] != stages.DONE:
+            stages.set_outcome(other, name, node, stages.Outcome(stages.DONE, changed=True))
+
+
+def _place(session: Session, other: Operation) -> str | None:
+    """The id of the node of an operation's instance."""
+    return session.scalar(select(Instance.node_id).where(Instance.name == other.instance_name))
+
+
 def _is_switched(session: Session, other: Operation) -> bool:
     """Whether the instance of a transfer is on its target."""
-    place = select(Instance.node_id).where(Instance.name == other.instance_name)
-    return bool(session.scalar(place) == (other.progress or {})["target"])
+    return bool(_place(session, other) == (other.progress or {})["target"])
 
 
 def _is_reserved(session: Session, other: Operation) -> bool:
