@@ -35,9 +35,7 @@ def run_of(kind: str) -> dict[str, Any]:
     return {"id": new_id(), "operation": kind, "hosts": [NL, DE, FR]}
 
 
-def wanted(
-    controller: Controller, kind: str, stage: str, node: str, **variables: Any
-) -> list[tuple[str, str]]:
+def wanted(controller: Controller, kind: str, stage: str, on: str, **variables: Any) -> list[tuple[str, str]]:
     """Interfaces and states that the stage would want of the node."""
     with controller.registry.write(keep=False) as session:
         held = replay(session, run_of(kind), variables, before=stage)
