@@ -136,8 +136,9 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
 def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: Outcome) -> None:  # noqa: ARG001
     """Note in the registry how it went."""
     instance = require_instance(session, str(operation.instance_name))
-    if instance.node_id == node.id and outcome.state == stages.DONE:
-        instance.applied = True
+    if instance.node_id == node.id:
+        # Also where nothing was to be changed: who has not answered has not confirmed it, and reconcile has a look.
+        instance.applied = outcome.state == stages.DONE
     for row in teardown.claimed(session, [operation], node).get(operation.id, []):
         teardown.settle(session, row, outcome)
 

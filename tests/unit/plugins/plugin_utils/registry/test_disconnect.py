@@ -13,6 +13,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Teardown,
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
@@ -114,6 +115,15 @@ def test_a_node_that_fails_is_an_error_and_tried_again(served: Controller, weath
     served.fleet.set_weather(Weather.FINE)
     again = served.one("disconnect", instance=ALICE)
     assert (again["status"], again["operation_id"]) == ("success", result["operation_id"])
+    assert_all_is_well(served.registry, served.fleet)
+
+
+def test_what_was_down_is_unconfirmed_when_its_node_fails(served: Controller) -> None:
+    served.play("disconnect", instance=ALICE)
+    served.fleet.set_weather(Weather.UNREACHABLE, NL)
+    assert served.one("disconnect", instance=ALICE)["pending"]
+    served.fleet.set_weather(Weather.FINE)
+    with_drift(served).play("reconcile", node=NL)
     assert_all_is_well(served.registry, served.fleet)
 
 

@@ -33,6 +33,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     new_id,
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems, told_secrets
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
@@ -369,6 +370,17 @@ def test_a_node_that_fails_is_tried_again(controller: Controller, weather: Weath
     assert [peer["added"] for peer in again["peers"]] == [True]
     (operation,) = controller.rows(Operation)
     assert (operation.state, operation.error, operation.attempts) == ("succeeded", None, 2)
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_what_was_as_asked_is_unconfirmed_when_its_node_fails(controller: Controller) -> None:
+    """Else no reconcile would have a reason to look at it, and to end the operation."""
+    controller.play("provision", instance=ALICE, node=NL)
+    controller.fleet.set_weather(Weather.REFUSES, NL)
+    assert controller.one("provision", instance=ALICE)["pending"]
+    assert not controller.instance(ALICE).applied
+    controller.fleet.set_weather(Weather.FINE)
+    with_drift(controller).play("reconcile", node=NL)
     assert_all_is_well(controller.registry, controller.fleet)
 
 
