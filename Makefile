@@ -18,6 +18,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
 export PYTHONDONTWRITEBYTECODE := 1
 
 python := $(VENV)/bin/python
+# Unit tests only: in the lab it is measured whether pings get lost.
+on_all_processors := --numprocesses=auto --dist=worksteal
 # What other targets grow into: a part that is not there yet is not linted or tested.
 existing = $(wildcard $(1))
 
@@ -51,11 +53,12 @@ demo: system venv ## Two servers, three devices, a fleet run from its registry, 
 
 .PHONY: test
 test: system-systemd system-database venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
-	$(python) -m pytest $(call existing,tests/unit tests/e2e tests/systemd) $(PYTEST_ARGS)
+	$(python) -m pytest $(on_all_processors) tests/unit $(PYTEST_ARGS)
+	$(python) -m pytest $(call existing,tests/e2e tests/systemd) $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no root, no lab
-	$(python) -m pytest tests/unit $(PYTEST_ARGS)
+	$(python) -m pytest $(on_all_processors) tests/unit $(PYTEST_ARGS)
 
 .PHONY: e2e
 e2e: system system-database venv ## End-to-end tests in the lab over SSH (root)

@@ -55,6 +55,7 @@ class Registry:
             connection = connection.execution_options(registry_write=True)
             with connection.begin() as transaction:
                 if self.engine.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(BUSY_TIMEOUT * 1000)}")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
                 with Session(connection, expire_on_commit=False) as session:
                     yield session

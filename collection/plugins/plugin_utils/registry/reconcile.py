@@ -321,12 +321,13 @@ def _dead(session: Session) -> list[Operation]:
 
 
 def _end_others(session: Session, operation: Operation, node: Node, names: Sequence[str]) -> None:
-    """End the operations that had nothing left to do but what is now done on this node."""
+    """End the operations that have nothing left to do, now that this is done on this node."""
     waiting = [
         other
         for other in _dead(session)
         if other.instance_name in names
         or any(found["node"] == node.name for found in stages.outcomes(other).values())
+        or not stages.troubles(other)  # killed when there was nothing left to do but to say so
     ]
     for start in range(0, len(names), CHUNK):
         waiting += session.scalars(

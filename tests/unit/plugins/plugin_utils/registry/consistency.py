@@ -144,5 +144,8 @@ def _given_twice(session: Session) -> list[str]:
 
 
 def _held_twice(session: Session) -> list[str]:
-    running = Counter(session.scalars(select(Operation.instance_name).where(Operation.state == "running")))
+    held = select(Operation.instance_name).where(
+        Operation.state == "running", Operation.instance_name.is_not(None)
+    )
+    running = Counter(session.scalars(held))
     return [f"{count} runs are at work on {name}" for name, count in running.items() if count > 1]

@@ -89,7 +89,7 @@ def test_peers_bear_the_registrys_names(fleet: DriftController) -> None:
     up[other]["peers"][0]["persistent_keepalive"] = 30
     report = fleet.report(NL)
     with fleet.registry.read() as session:
-        ids = dict(session.execute(select(Peer.name, Peer.id)).tuples().all())
+        ids = {one.name: one.id for one in session.scalars(select(Peer))}
     assert report["missing_peers"] == [
         {
             "interface": name,

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotFound
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import find_instance
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
@@ -103,6 +104,12 @@ def count_points(controller: Controller, asked: Asked) -> int:
     return len(points)
 
 
+def points_to_try(registry: Registry, name: str, last: int) -> range:
+    """All points; with PostgreSQL, and every day, some of them are enough: the steps are the same."""
+    few = not THOROUGH and registry.engine.dialect.name == "postgresql"
+    return range(1 + len(name) % 4, last + 1, 4) if few else range(1, last + 1)
+
+
 def killed_at(controller: Controller, asked: Asked, number: int) -> SimulatedFleet:
     """The nodes as they are when the run was killed at its point `number`."""
     receiving, sending = os.pipe()
@@ -162,10 +169,8 @@ def test_killed_at_every_point(controller: Controller, name: str) -> None:
     keep(registry, "before")
     last = count_points(controller, scenario.asked)
     assert last >= 12
-    # With PostgreSQL, and every day, some of it is enough: the steps are the same.
-    few = not THOROUGH and registry.engine.dialect.name == "postgresql"
     wrong = []
-    for number in range(1 + len(name) % 4, last + 1, 4) if few else range(1, last + 1):
+    for number in points_to_try(registry, name, last):
         put_back(registry, "before")
         controller.fleet = pickle.loads(nodes)  # noqa: S301
         controller.fleet = killed_at(controller, scenario.asked, number)
