@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
-
-import pytest
 
 from tests.e2e import registry_fleet
 from tests.e2e.process_watch import watch_processes
@@ -18,6 +17,7 @@ from tests.lab.ping import PingResult
 
 lab = registry_fleet.lab
 fleet = registry_fleet.fleet
+sqlite_fleet = registry_fleet.sqlite_fleet
 
 ANNA, BERT, CARL, DORA = (f"{name}@example.com" for name in ("anna", "bert", "carl", "dora"))
 
@@ -32,20 +32,36 @@ def device_of(name: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def foreseen_and_done(fleet: RegistryFleet, playbook: str, *arguments: str, **asked: Any) -> Run:
-    """Check mode, which must change nothing and foresee what the run then does."""
+@dataclass(frozen=True)
+class Asked:
+    """A playbook with its extra vars."""
+
+    playbook: str
+    variables: dict[str, Any]
+    arguments: tuple[str, ...] = ("--diff",)
+
+
+def foreseen(fleet: RegistryFleet, *asked: Asked) -> list[Run]:
+    """Check mode, side by side: it changes nothing, neither on nodes nor in the registry."""
     nodes, tables = fleet.states(), fleet.tables()
-    foreseen = fleet.done(playbook, "--check", "--diff", *arguments, **asked)
+    started = [fleet.start(one.playbook, "--check", *one.arguments, **one.variables) for one in asked]
+    runs = [run.finish() for run in started]
+    assert [run.code for run in runs] == [0] * len(runs), [run.output for run in runs]
     assert fleet.states() == nodes
     assert fleet.tables() == tables
-    done = fleet.done(playbook, "--diff", *arguments, **asked)
-    assert done.changed == foreseen.changed
-    assert {one["status"] for one in foreseen.published["operations"]} == {"planned"}
-    assert {name: one["changed"] for name, one in foreseen.results.items()} == {
-        name: one["changed"] for name, one in done.results.items()
+    assert {one["status"] for run in runs for one in run.published["operations"]} == {"planned"}
+    return runs
+
+
+def done(fleet: RegistryFleet, asked: Asked, plan: Run) -> Run:
+    """The same in earnest: it changes what check mode has said."""
+    run = fleet.done(asked.playbook, *asked.arguments, **asked.variables)
+    assert run.changed == plan.changed
+    assert {name: one["changed"] for name, one in run.results.items()} == {
+        name: one["changed"] for name, one in plan.results.items()
     }
-    check_records(fleet, done)
-    return done
+    check_records(fleet, run)
+    return run
 
 
 def check_records(fleet: RegistryFleet, run: Run) -> None:
@@ -60,10 +76,10 @@ def check_records(fleet: RegistryFleet, run: Run) -> None:
         assert any(told["operation_id"] in row and name in row for row in tables["audit_entry"])
 
 
-def nothing_to_do(fleet: RegistryFleet, playbook: str, **asked: Any) -> Run:
+def nothing_to_do(fleet: RegistryFleet, asked: Asked) -> Run:
     """A repeated call finds everything done."""
     nodes = fleet.states()
-    run = fleet.done(playbook, **asked)
+    run = fleet.done(asked.playbook, **asked.variables)
     assert set(run.changed.values()) == {0}, run.output
     assert not run.published["changed"]
     assert fleet.states() == nodes
@@ -95,47 +111,54 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
     # A list: one call for each node.
     before = fleet.sessions()
     with watch_processes(preshared_key(name) for name in ("anna", "bert", "carl")) as watch:
-        done = foreseen_and_done(fleet, "provision", "-vvv", instances=customers)
+        asked = Asked("provision", {"instances": customers}, ("--diff", "-vvv"))
+        made = done(fleet, asked, *foreseen(fleet, asked))
     assert watch.looks > 20
     assert watch.found == ()
     after = fleet.sessions()
     assert [after[node] - before[node] for node in ("node1", "node2", "node3")] == [2, 2, 0]
-    told = done.results
+    told = made.results
     assert [told[name]["code"] for name in (ANNA, BERT, CARL)] == [201, 201, 201]
     assert all(fleet.places(one["interface"]) == {one["node"]: "up"} for one in told.values())
     running = fleet.states()["node1"].interfaces[told[ANNA]["interface"]]
     assert running.peers[public_key("anna")].keepalive == 25
     assert running.peers[public_key("anna")].preshared_key == preshared_key("anna")
-    nothing_to_do(fleet, "provision", instances=customers)
+    nothing_to_do(fleet, asked)
     addresses = {
         name: connect(device, told[f"{name}@example.com"], private_key(name), preshared_key(name))
         for device, name in ((anna, "anna"), (bert, "bert"), (carl, "carl"))
     }
     others = ((bert, addresses["bert"]), (carl, addresses["carl"]))
 
+    further = Asked("provision", {"instance": ANNA, "peers": [device_of("second"), {"name": "made here"}]})
+    down = Asked("disconnect", {"instance": ANNA})
+    move = Asked("transfer", {"instance": ANNA, "node": "node2"}, ("--diff", "-vvv"))
+    gone = Asked("remove", {"instances": [ANNA]})
+    up = Asked("provision", {"instance": ANNA})
+    with undisturbed((anna, addresses["anna"]), *others):
+        plans = foreseen(fleet, further, down, move, gone)
+
     # Further peers, one of which gets its keys here.
     with undisturbed((anna, addresses["anna"]), *others):
-        more = foreseen_and_done(
-            fleet, "provision", instance=ANNA, peers=[device_of("anna's second"), {"name": "made here"}]
-        ).result
+        more = done(fleet, further, plans[0]).result
     assert more["code"] == 200
-    assert [peer["name"] for peer in more["peers"] if peer["added"]] == ["anna's second's phone", "made here"]
+    assert [peer["name"] for peer in more["peers"] if peer["added"]] == ["second's phone", "made here"]
     assert len({network for peer in more["peers"] for network in peer["allowed_ips"]}) == 6
 
     # Down, and kept.
     kept = fleet.instance(ANNA)
     assert kept is not None
     with undisturbed(*others):
-        down = foreseen_and_done(fleet, "disconnect", instance=ANNA)
-    assert down.result["instance_id"] == kept.id
+        disconnected = done(fleet, down, plans[1]).result
+    assert disconnected["instance_id"] == kept.id
     assert fleet.places(f"wg{kept.id}") == {}
     assert anna.ping(addresses["anna"], count=2, timeout=1).received == 0
-    nothing_to_do(fleet, "disconnect", instances=[ANNA])
+    nothing_to_do(fleet, down)
     secrets = fleet.secrets()
 
     # Up again, as it was.
     with undisturbed(*others):
-        again = foreseen_and_done(fleet, "provision", instance=ANNA).result
+        again = done(fleet, up, *foreseen(fleet, up)).result
     assert {key: again[key] for key in ("public_key", "endpoint", "addresses")} == {
         key: more[key] for key in ("public_key", "endpoint", "addresses")
     }
@@ -145,7 +168,7 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
 
     # To the node where carl is, whose customers notice nothing, nor do those who stay.
     with watch_processes(secrets) as watch, undisturbed(*others):
-        moved = foreseen_and_done(fleet, "transfer", "-vvv", instance=ANNA, node="node2").result
+        moved = done(fleet, move, plans[2]).result
     assert watch.looks > 20
     assert watch.found == ()
     assert fleet.places(f"wg{kept.id}") == {"node2": "up"}
@@ -159,11 +182,12 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
     assert anna.ping(addresses["anna"], count=1, timeout=1).lost == 1
     connect(anna, {**again, "endpoint": moved["endpoint"]}, private_key("anna"), preshared_key("anna"))
     assert anna.ping(addresses["anna"], count=1, timeout=20).lost == 0
-    nothing_to_do(fleet, "transfer", instance=ANNA, node="node2")
+    nothing_to_do(fleet, move)
 
     # Gone, with all there was.
     with undisturbed(*others):
-        removed = foreseen_and_done(fleet, "remove", instances=[ANNA]).result
+        # It is foreseen for another node than the one where the instance is by now.
+        removed = done(fleet, gone, replace(plans[3], changed={"localhost": 1, "node2": 1})).result
     assert removed["code"] == 200
     assert removed["status"] == "success"
     assert removed["results"]["errors"] == []
@@ -187,7 +211,7 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
         del left[table]
     assert ANNA not in repr(left)
     assert kept.uuid not in repr(left)
-    once_more = nothing_to_do(fleet, "remove", instance=ANNA).result
+    once_more = nothing_to_do(fleet, gone).result
     assert (once_more["code"], once_more["status"]) == (207, "partial_success")
     assert once_more["results"] == {
         "instance_identifier": ANNA,
@@ -209,53 +233,55 @@ def test_from_provision_to_remove(fleet: RegistryFleet) -> None:
     assert not [secret for secret in secrets for text in (*fleet.outputs, *logs) if secret in text]
 
 
-@pytest.mark.parametrize("limited", ["disconnect", "remove"])
-def test_a_node_that_is_left_out_is_left_alone(fleet: RegistryFleet, limited: str) -> None:
-    names = [f"limit-{limited}-{number}@example.com" for number in (1, 2)]
-    told = fleet.provision(dict(zip(names, ("node1", "node2"), strict=True)))
-    first, second = (told[name]["interface"] for name in names)
+def test_a_node_that_is_left_out_is_left_alone(sqlite_fleet: RegistryFleet) -> None:
+    """By --limit, for two instances on two nodes of which one is not to be touched."""
+    fleet = sqlite_fleet
+    down, gone = ([f"{what}{number}@example.com" for number in (1, 2)] for what in ("down", "gone"))
+    told = fleet.provision({name: f"node{name[4]}" for name in (*down, *gone)})
+    interface = {name: one["interface"] for name, one in told.items()}
     untouched = fleet.states()["node2"]
 
-    run = fleet.run(limited, "--limit", "node1", instances=names)
+    runs = {
+        playbook: fleet.start(playbook, "--limit", "node1", instances=names)
+        for playbook, names in (("disconnect", down), ("remove", gone))
+    }
+    limited = {playbook: run.finish() for playbook, run in runs.items()}
 
-    assert fleet.places(first) == {}
+    assert fleet.places(interface[down[0]]) == fleet.places(interface[gone[0]]) == {}
     assert fleet.states()["node2"] == untouched
-    left = run.results[names[1]]
-    assert "node node2 was left out of this run" in json.dumps(left)
-    assert left["pending"]
-    assert not run.results[names[0]]["pending"]
-    if limited == "disconnect":
-        assert run.code == 2
-        assert (left["status"], left["code"]) == ("error", 500)
-    else:
-        assert run.code == 0
-        assert (left["status"], left["code"]) == ("partial_success", 207)
-        assert fleet.teardowns() == [("node2", second, "removed")]
-    check_states(fleet, names, ["succeeded", "pending"])
+    for playbook, names, code in (("disconnect", down, 500), ("remove", gone, 207)):
+        told_first, told_second = (limited[playbook].results[name] for name in names)
+        assert (told_first["code"], told_first["pending"]) == (200, False)
+        assert (told_second["code"], told_second["pending"]) == (code, True)
+        assert "node node2 was left out of this run" in json.dumps(told_second)
+        assert [fleet.operations(name)[-1].state for name in names] == ["succeeded", "pending"]
+    assert [limited[playbook].code for playbook in limited] == [2, 0]
+    assert fleet.teardowns() == [("node2", interface[gone[1]], "removed")]
 
-    again = fleet.done(limited, instances=names)
+    again = [fleet.start("disconnect", instances=down), fleet.start("remove", instances=gone)]
 
-    assert fleet.places(second) == {}
-    assert not again.results[names[1]]["pending"]
+    assert [run.finish().code for run in again] == [0, 0]
+    assert fleet.places(interface[down[1]]) == fleet.places(interface[gone[1]]) == {}
+    assert [fleet.operations(name)[-1].state for name in (down[1], gone[1])] == ["succeeded", "succeeded"]
     assert fleet.teardowns() == []
-    check_states(fleet, names, ["succeeded", "succeeded"])
 
 
-def check_states(fleet: RegistryFleet, names: list[str], states: list[str]) -> None:
-    """How the latest operations on these instances ended."""
-    assert [fleet.operations(name)[-1].state for name in names] == states
-
-
-def test_a_transfer_that_may_touch_one_of_its_nodes_only_is_refused(fleet: RegistryFleet) -> None:
-    name = "limit-transfer@example.com"
+def test_a_transfer_that_may_touch_one_of_its_nodes_only_is_refused(sqlite_fleet: RegistryFleet) -> None:
+    fleet = sqlite_fleet
+    name = "half@example.com"
     fleet.provision({name: "node1"})
     nodes, tables = fleet.states(), fleet.tables()
-    for limit, missing in (("node1", "node2"), ("node2", "node1")):
-        run = fleet.run("transfer", "--limit", limit, instance=name, node="node2")
+
+    runs = {
+        missing: fleet.start("transfer", "--limit", limit, instance=name, node="node2")
+        for limit, missing in (("node1", "node2"), ("node2", "node1"))
+    }
+
+    for missing, started in runs.items():
+        run = started.finish()
         assert run.code == 2
-        (message,) = run.errors
-        assert message.endswith(
+        assert run.errors == [
             f"a transfer needs both nodes, and {missing} is left out (--limit, or not in the inventory)"
-        )
+        ]
     assert fleet.states() == nodes
     assert fleet.tables() == tables
