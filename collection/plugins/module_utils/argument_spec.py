@@ -30,6 +30,7 @@ INSTANCE: Dict[str, Any] = {
     "name": {"type": "str"},
     "state": {"type": "str", "choices": list(STATES), "default": "present"},
     "private_key": {"type": "str", "no_log": True},
+    "public_key": {"type": "str"},
     "listen_port": {"type": "int"},
     "addresses": {"type": "list", "elements": "str"},
     "mtu": {"type": "int"},

@@ -25,6 +25,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     WireGuardError,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import new_private_key
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.ownership import is_foreign
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     CreateLink,
     SetDevice,
@@ -59,6 +60,7 @@ class Outcome:
     wanted: InterfaceState = field(default_factory=InterfaceState)
     steps: List[Step] = field(default_factory=list)
     error: Optional[str] = None
+    warning: Optional[str] = None
 
 
 def public_key_of(private_key: str) -> str:
@@ -146,6 +148,8 @@ def _converge_one(
                 outcome.wanted = outcome.before
                 return outcome
             outcome.desired = desired = edited
+        if is_foreign(desired, outcome.before, public_key_of):
+            return _left_alone(outcome)
         outcome.wanted = target(
             desired, outcome.before, public_key_of, new_private_key, choose_port, node.default_mtu
         )
@@ -165,6 +169,22 @@ def _converge_one(
         node.now(desired.name, outcome.wanted)
     except (WireGuardError, OSError) as error:
         outcome.error = str(error)
+    return outcome
+
+
+def _left_alone(outcome: Outcome) -> Outcome:
+    """The outcome for an interface that belongs to somebody else: it stays as it is. Raises Refused when it was to
+    be present, as it cannot be."""
+    name = outcome.desired.name
+    if outcome.desired.state == "present":
+        raise Refused(
+            f"{name} is there already with another key; it belongs to somebody else and is left as it is: "
+            f"use another name, or remove the interface and {outcome.desired.config_path} if nobody needs them"
+        )
+    # What an unfinished run of its owner has begun is not to be told as a change of ours.
+    outcome.before = replace(outcome.before, unfinished="")
+    outcome.wanted = outcome.before
+    outcome.warning = f"{name} has another key than the one given and is left alone"
     return outcome
 
 

@@ -33,6 +33,7 @@ INSTANCE_FIELDS = (
     "name",
     "state",
     "private_key",
+    "public_key",
     "listen_port",
     "addresses",
     "mtu",
@@ -60,6 +61,7 @@ class Desired:
     name: str
     state: str = "present"
     private_key: Optional[str] = None
+    public_key: Optional[str] = None  # that an interface of this name has, else it is somebody else's
     listen_port: Optional[int] = None
     addresses: Optional[Tuple[str, ...]] = None
     mtu: Optional[int] = None
@@ -280,6 +282,9 @@ def check_instance(fields: object, field: str) -> Desired:
         state=state,
         private_key=check_private_key(fields["private_key"], f"{prefix}private_key")
         if given("private_key")
+        else None,
+        public_key=check_public_key(fields["public_key"], f"{prefix}public_key")
+        if given("public_key")
         else None,
         listen_port=integer(fields["listen_port"], f"{prefix}listen_port", 1, 65535)
         if given("listen_port")

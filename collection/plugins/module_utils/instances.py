@@ -55,6 +55,9 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
             answer["msg"] += f"; and {len(failed) - 10} more"
         if len(results) > 1:
             answer["msg"] = f"{len(failed)} of {len(results)} instances failed. " + answer["msg"]
+    warnings = [outcome.warning for outcome in outcomes if outcome.warning]
+    if warnings:
+        answer["warnings"] = warnings
     if with_diff:
         answer["diff"] = diffs(outcomes)
     cleaned: Dict[str, Any] = scrub(answer, secrets)

@@ -171,6 +171,11 @@ def target(
                 f"{desired.config_path} cannot be understood ({actual.broken}) and the interface is down, "
                 "so its private key would be lost: set private_key, or repair or remove the file"
             )
+        if desired.public_key is not None:
+            raise InvalidInput(
+                "private_key",
+                f"is needed: {desired.name} has no key here, and one made now would not be that of public_key",
+            )
         private_key = new_private_key()
     port = (
         desired.listen_port
@@ -194,6 +199,8 @@ def target(
     peers = _peers(desired, device.peers if device else None, config.peers if config else {})
     public_key = device.public_key if device and device.private_key == private_key else None
     public_key = public_key or public_key_of(private_key)
+    if desired.public_key is not None and public_key not in ("", desired.public_key):
+        raise InvalidInput("public_key", "is not the public key of private_key")
     if public_key in peers:
         raise InvalidInput(
             "peers", f"{public_key} is the interface's own public key; wg would skip it silently"

@@ -46,6 +46,15 @@ options:
       - When it is not set, the interface keeps the key that it has. A new interface gets one that is made on the
         node and never leaves it.
     type: str
+  public_key: &public_key
+    description:
+      - The public key that an interface of this name must have, if there is one. What has another key belongs to
+        somebody else. It is not taken over by O(state=present), which fails, and it is left alone, with a warning, by
+        O(state=disconnected) and O(state=absent).
+      - The running interface tells its key, or else the private key in its config file. When neither does, there is
+        nothing to compare.
+      - It must be the public key of O(private_key), when that is set. A new interface needs O(private_key) beside it.
+    type: str
   listen_port: &listen_port
     description:
       - UDP port. When it is not set, the interface keeps its port, and a new one gets a free port, which stays.
@@ -150,6 +159,7 @@ options:
         required: true
       state: *state
       private_key: *private_key
+      public_key: *public_key
       listen_port: *listen_port
       addresses: *addresses
       mtu: *mtu
@@ -198,6 +208,12 @@ EXAMPLES = r"""
   vpnfleet.wireguard.wg_instance:
     name: wg7
     state: disconnected
+
+- name: Take an instance down, but not an interface of the same name that somebody else has made
+  vpnfleet.wireguard.wg_instance:
+    name: wg7
+    state: absent
+    public_key: hgTOSoVh46IeoK2J3bnP4eZVBJcqAiVbwFcHVdB3nDk=
 
 - name: Remove every peer of an instance, on purpose
   vpnfleet.wireguard.wg_instance:

@@ -19,7 +19,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import RunHooks, SetMtu, SetPeers, Step
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Device,
+    InterfaceState,
+    Link,
+    Unit,
+)
 from tests.unit.plugins.module_utils.generated import (
     POOL_SECRETS,
     by_key,
@@ -252,6 +257,92 @@ def test_one_that_fails_does_not_hold_up_the_others(fleet: Fleet) -> None:
     for number in (0, 2):
         assert key(99) in fleet.nodes[f"wg{number}"].state().device.peers  # type: ignore[union-attr]
     assert {name for name, _step in fleet.applied if name == "wg3"} == set()
+
+
+OWN, OTHER = public_key_of(private_key(1)), public_key_of(private_key(2))
+THERE = running(by_key(peer(1)), addresses=["10.0.0.1/24"])
+FILE_ALONE = dataclasses.replace(THERE, device=None, link=None)
+WITHOUT_FILE = dataclasses.replace(THERE, file=None, config=None)
+HALF_MADE = dataclasses.replace(
+    THERE, device=Device(None, None, 0, 0, {}), link=Link(False, 1420, frozenset())
+)
+NO_KEY = dataclasses.replace(HALF_MADE, file=None, config=None)
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+@pytest.mark.parametrize("there", [THERE, FILE_ALONE, WITHOUT_FILE, HALF_MADE])
+def test_what_has_another_key_is_not_taken_over(
+    fleet: Fleet, there: InterfaceState, check_mode: bool
+) -> None:
+    fleet.has("wg7", there)
+    fleet.has("wg8", THERE)
+    wanted = Desired("wg7", private_key=private_key(2), public_key=OTHER, peers={}, max_removals=9)
+    refused, served = converge.converge([wanted, Desired("wg8", public_key=OWN, mtu=1300)], check_mode)
+    assert refused.error == (
+        "wg7 is there already with another key; it belongs to somebody else and is left as it is: "
+        "use another name, or remove the interface and /etc/wireguard/wg7.conf if nobody needs them"
+    )
+    assert (refused.steps, refused.warning) == ([], None)
+    assert fleet.nodes["wg7"].now == there
+    assert {name for name, _step in fleet.applied} == (set() if check_mode else {"wg8"})
+    assert (served.error, served.warning) == (None, None)
+    assert summary(served.steps) == ["rewrite the config file", "set the MTU to 1300"]
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+@pytest.mark.parametrize("state", ["disconnected", "absent"])
+@pytest.mark.parametrize("there", [THERE, FILE_ALONE, WITHOUT_FILE, HALF_MADE])
+def test_what_has_another_key_is_not_removed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, there: InterfaceState, state: str, check_mode: bool
+) -> None:
+    monkeypatch.setattr(converge, "forget", lambda _desired: pytest.fail("traces were removed"))
+    fleet.has("wg7", dataclasses.replace(there, unit=Unit(enabled=True, active=True)))
+    before = fleet.nodes["wg7"].now
+    (outcome,) = converge.converge([Desired("wg7", state=state, public_key=OTHER)], check_mode)
+    assert outcome.warning == "wg7 has another key than the one given and is left alone"
+    assert (outcome.error, outcome.steps, fleet.applied) == (None, [], [])
+    assert outcome.before == outcome.wanted == fleet.nodes["wg7"].now == before
+
+
+@pytest.mark.parametrize("state", ["present", "disconnected", "absent"])
+@pytest.mark.parametrize("there", [THERE, FILE_ALONE, WITHOUT_FILE, HALF_MADE, NO_KEY, InterfaceState()])
+def test_what_has_our_key_or_none_is_ours(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, there: InterfaceState, state: str
+) -> None:
+    monkeypatch.setattr(converge, "forget", lambda _desired: None)
+    fleet.has("wg7", there)
+    private = private_key(1) if state == "present" else None
+    wanted = Desired("wg7", state=state, private_key=private, public_key=OWN)
+    (outcome,) = converge.converge([wanted])
+    assert (outcome.error, outcome.warning) == (None, None)
+    device = fleet.nodes["wg7"].now.device
+    assert (device.public_key if device else None) == (OWN if state == "present" else None)
+    (again,) = converge.converge([wanted])
+    assert (again.steps, again.error, again.warning) == ([], None, None)
+
+
+def test_naming_the_right_key_changes_nothing_and_naming_another_stops_all(fleet: Fleet) -> None:
+    compared = 0
+    for number, there, desired in cases():
+        fleet.has("wg0", there)
+        there = fleet.nodes["wg0"].state()
+        private = there.device.private_key if there.device else there.config and there.config.private_key
+        if private is None:
+            continue
+        compared += 1
+        # The key there may be asked for or left open; one that is to be changed is another one's.
+        plain = dataclasses.replace(desired, private_key=desired.private_key and private)
+        named = dataclasses.replace(plain, public_key=public_key_of(private))
+        (without,) = converge.converge([plain], check_mode=True)
+        (right,) = converge.converge([named], check_mode=True)
+        assert (right.steps, right.error, right.warning) == (without.steps, without.error, None), number
+        (wrong,) = converge.converge([dataclasses.replace(plain, public_key=key(5))])
+        assert wrong.steps == []
+        assert bool(wrong.error) is (desired.state == "present"), number
+        assert bool(wrong.warning) is (desired.state != "present"), number
+        assert fleet.nodes["wg0"].state() == there
+    assert fleet.applied == []
+    assert compared > GENERATED / 2
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,12 @@ FIELDS = [
     ("state", LONG, "is not one of"),
     ("private_key", "secret-but-wrong", "is not a WireGuard private key"),
     ("private_key", "A" * 43 + "=", "is the all-zero key"),
+    ("public_key", "no key", "is not a WireGuard key"),
+    ("public_key", "A" * 43 + "=", "is the all-zero key"),
+    ("public_key", key(1)[:-2] + "B=", "is not a WireGuard key"),
+    ("public_key", "", "is not a WireGuard key"),
+    ("public_key", 5, "is not a WireGuard key"),
+    ("public_key", [key(1)], "is not a WireGuard key"),
     ("listen_port", 0, "'0' is not a number from 1 to 65535"),
     ("listen_port", 65536, "'65536' is not a number from 1 to 65535"),
     ("listen_port", -1, "is not a number"),
@@ -252,6 +258,7 @@ def test_a_whole_instance_in_normal_form() -> None:
     fields = {
         "name": "wg0",
         "private_key": key(5),
+        "public_key": key(6),
         "listen_port": "51820",
         "addresses": ["10.0.0.1/24", "FD00::1/64"],
         "mtu": 1380,
@@ -280,6 +287,7 @@ def test_a_whole_instance_in_normal_form() -> None:
     assert wanted == Desired(
         name="wg0",
         private_key=wanted.private_key,
+        public_key=key(6),
         listen_port=51820,
         addresses=("10.0.0.1/24", "fd00::1/64"),
         mtu=1380,
@@ -303,8 +311,8 @@ def test_a_whole_instance_in_normal_form() -> None:
 
 def test_none_is_the_same_as_nothing() -> None:
     nothing = dict.fromkeys(
-        ["state", "private_key", "listen_port", "addresses", "mtu", "fwmark", "table", *HOOKS, "peers", "purge_peers",
-         "max_removals", "enabled", "config_dir"]
+        ["state", "private_key", "public_key", "listen_port", "addresses", "mtu", "fwmark", "table", *HOOKS, "peers",
+         "purge_peers", "max_removals", "enabled", "config_dir"]
     )  # fmt: skip
     assert check_instance({"name": "wg0", **nothing}, "") == Desired("wg0")
 

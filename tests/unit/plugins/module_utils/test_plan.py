@@ -272,6 +272,50 @@ def test_a_new_key_whose_public_key_is_a_peer_is_refused() -> None:
         wanted_of(Desired("wg0", private_key=private_key(2)), there)
 
 
+OWN, OTHER = public_key_of(private_key(1)), public_key_of(private_key(2))
+
+
+@pytest.mark.parametrize(
+    ("there", "desired", "field"),
+    [
+        (running(), Desired("wg0", private_key=private_key(1), public_key=OTHER), "public_key"),
+        (running(), Desired("wg0", private_key=private_key(2), public_key=OWN), "public_key"),
+        (InterfaceState(), Desired("wg0", private_key=private_key(1), public_key=OTHER), "public_key"),
+        (InterfaceState(), Desired("wg0", public_key=OWN), "private_key"),
+    ],
+)
+def test_a_public_key_belongs_to_the_private_key(there: InterfaceState, desired: Desired, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        wanted_of(desired, there)
+    assert caught.value.field == field
+    assert private_key(1) not in str(caught.value)
+
+
+@pytest.mark.parametrize("private", [None, private_key(1)])
+def test_the_public_key_of_what_runs_is_not_worked_out_again(private: str | None) -> None:
+    def no_process(_private: str) -> str:
+        raise AssertionError("wg pubkey was run")
+
+    there = running()
+    desired = Desired("wg0", private_key=private, public_key=OWN)
+    wanted = target(desired, there, no_process, lambda: NEW_KEY, lambda: FREE_PORT, lambda: DEFAULT_MTU)
+    assert plan(there, wanted) == []
+
+
+def test_without_wg_the_keys_are_not_compared() -> None:
+    """As in check mode on a node that is still to be prepared."""
+    desired = Desired("wg0", private_key=private_key(1), public_key=OTHER)
+    wanted = target(
+        desired,
+        InterfaceState(),
+        lambda _private: "",
+        lambda: NEW_KEY,
+        lambda: FREE_PORT,
+        lambda: DEFAULT_MTU,
+    )
+    assert wanted.device is not None
+
+
 @pytest.mark.parametrize("net", ["0.0.0.0/0", "::/0"])
 @pytest.mark.parametrize("table", [None, "auto", "off", "1234"])
 def test_a_default_route_needs_a_table_of_its_own(net: str, table: str | None) -> None:
