@@ -32,6 +32,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.databa
     open_registry,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    AuditEntry,
     Base,
     Instance,
     Node,
@@ -236,6 +237,10 @@ class RegistryFleet:
                 )
                 for table in Base.metadata.sorted_tables
             }
+
+    def desired(self) -> dict[str, list[tuple[Any, ...]]]:
+        """The same without the audit, which keeps what was refused, too."""
+        return {name: rows for name, rows in self.tables().items() if name != AuditEntry.__tablename__}
 
     def instance(self, name: str) -> Instance | None:
         """An instance, with its node and its private key."""

@@ -72,7 +72,7 @@ Form = Callable[[dict[str, Any], Path], list[str]]
 
 def refused(fleet: RegistryFleet, mark: Path, *asked: tuple[str, Form, dict[str, Any], str]) -> None:
     """Playbooks with extra vars in some form: each ends with one line that begins so, and leaves no trace."""
-    before, nodes = fleet.tables(), fleet.states()
+    before, nodes = fleet.desired(), fleet.states()
 
     def run(one: tuple[str, Form, dict[str, Any], str]) -> Run:
         playbook, form, variables, _says = one
@@ -84,6 +84,8 @@ def refused(fleet: RegistryFleet, mark: Path, *asked: tuple[str, Form, dict[str,
     for (playbook, form, variables, says), ended in zip(asked, runs, strict=True):
         case = playbook, form.__name__, repr(variables)[:200], ended.output[-3000:]
         assert ended.code == 2, case
+        assert ended.published["status"] == "error", case
+        assert ended.published["code"] in (400, 404), case
         assert len(ended.errors) == 1, case
         (message,) = ended.errors
         assert message.startswith(says), case
@@ -91,7 +93,7 @@ def refused(fleet: RegistryFleet, mark: Path, *asked: tuple[str, Form, dict[str,
         assert len(message) < 600, case
         assert "Traceback" not in ended.output, case
     assert not mark.exists()
-    assert fleet.tables() == before
+    assert fleet.desired() == before
     assert fleet.states() == nodes
 
 

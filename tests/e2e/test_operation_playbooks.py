@@ -270,7 +270,7 @@ def test_a_transfer_that_may_touch_one_of_its_nodes_only_is_refused(sqlite_fleet
     fleet = sqlite_fleet
     name = "half@example.com"
     fleet.provision({name: "node1"})
-    nodes, tables = fleet.states(), fleet.tables()
+    nodes, tables = fleet.states(), fleet.desired()
 
     runs = {
         missing: fleet.start("transfer", "--limit", limit, instance=name, node="node2")
@@ -280,8 +280,9 @@ def test_a_transfer_that_may_touch_one_of_its_nodes_only_is_refused(sqlite_fleet
     for missing, started in runs.items():
         run = started.finish()
         assert run.code == 2
+        assert run.published["code"] == 409
         assert run.errors == [
             f"a transfer needs both nodes, and {missing} is left out (--limit, or not in the inventory)"
         ]
     assert fleet.states() == nodes
-    assert fleet.tables() == tables
+    assert fleet.desired() == tables

@@ -17,11 +17,19 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action
 
 if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        endings,
         operations,
         requests,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NodeBusy
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+        Conflict,
+        Full,
+        Invalid,
+        NodeBusy,
+        NotFound,
+        RegistryError,
+    )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import new_id
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 
@@ -34,10 +42,12 @@ class ActionModule(RegistryAction):
     """The first step of each operation."""
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Record and claim; returns ids and names of nodes as a fact of localhost."""
+        """Record and claim; returns ids and names of nodes as a fact of localhost.
+
+        What is refused is no failure of this task, as Ansible publishes nothing of those: the fact has it, no node has
+        anything to do, and the report tells it and fails.
+        """
         kind = str(self._task.args["operation"])
-        # As they are: whoever evaluates these variables as templates executes what a customer is called.
-        asked = requests.read_requests(kind, task_vars)
         run = operations.Run(
             id=new_id(),
             # This is a worker; the playbook lives as long as its parent.
@@ -46,7 +56,16 @@ class ActionModule(RegistryAction):
             hosts=frozenset(str(host) for host in task_vars.get("ansible_play_hosts_all", ())),
         )
         check = bool(self._task.check_mode)
-        ids, stages = self._begin(kind, asked, run)
+        ids: list[str] = []
+        stages: dict[str, list[str]] = {}
+        asked: list[dict[str, Any]] = []
+        refused = None
+        try:
+            # As they are: whoever evaluates these variables as templates executes what a customer is called.
+            asked = requests.read_requests(kind, task_vars)
+            ids, stages = self._begin(kind, asked, run)
+        except (Invalid, NotFound, Conflict, Full) as error:
+            refused = self._refuse(kind, asked, run, error)
         nodes = sorted({name for names in stages.values() for name in names})
         return {
             "operations": [] if check else ids,
@@ -58,9 +77,22 @@ class ActionModule(RegistryAction):
                     "hosts": sorted(run.hosts),
                     "nodes": nodes,
                     "stages": stages,
+                    **({"refused": refused} if refused else {}),
                 }
             },
         }
+
+    def _refuse(
+        self, kind: str, asked: Sequence[dict[str, Any]], run: operations.Run, error: RegistryError
+    ) -> dict[str, Any]:
+        """Why nothing was taken on, as the report publishes it. Of what might have been, the audit keeps who asked for
+        it; of what makes no sense, nothing is recorded."""
+        code = 400 if isinstance(error, Invalid) else 404 if isinstance(error, NotFound) else 409
+        subjects = [str(one.get("instance") or one.get("node") or "") for one in asked]
+        if not self._task.check_mode and not isinstance(error, Invalid):
+            with self.registry.write() as session:
+                endings.refuse(session, kind, subjects, str(error), code, run.actor)
+        return {"reason": type(error).__name__, "code": code, "message": str(error)}
 
     def _begin(
         self, kind: str, asked: Sequence[dict[str, Any]], run: operations.Run

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
@@ -24,10 +24,7 @@ if MISSING is None:
         stages,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
-        Node,
-        Operation,
-    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
         Job,
@@ -55,14 +52,24 @@ class ActionModule(RegistryAction):
             jobs = operations.jobs(session, self._operations(session, task_vars, stage), stage, node)
         outcomes, answer = self._carry_out(jobs, task_vars)
         if not check:
-            with self.registry.write() as session:
-                node = require_node(session, name)
-                held = self._operations(session, task_vars, stage)
-                operations.settle(session, held, stage, node, outcomes)
-                jobs = operations.undo(session, held, stage, node, outcomes)
+            jobs = self.persistently(lambda session: self._settle(session, name, stage, outcomes, task_vars))
             if jobs:
                 self._undo(name, jobs, task_vars)
         return answer
+
+    def _settle(
+        self,
+        session: Session,
+        name: str,
+        stage: str,
+        outcomes: dict[str, Outcome],
+        task_vars: dict[str, Any],
+    ) -> list[Job]:
+        """Write down how it went; returns what is to be undone."""
+        node = require_node(session, name)
+        held = self._operations(session, task_vars, stage)
+        operations.settle(session, held, stage, node, outcomes)
+        return operations.undo(session, held, stage, node, outcomes)
 
     def _operations(self, session: Session, task_vars: dict[str, Any], stage: str) -> list[Operation]:
         run = self._task.args["run"]
@@ -90,13 +97,20 @@ class ActionModule(RegistryAction):
                 {job.operation_id: Outcome(stages.UNREACHABLE, error=told) for job in jobs},
                 {"changed": False, "reached": False, "warnings": [f"this node cannot be reached: {told}"]},
             )
+        except AnsibleError as error:
+            # Such as a password for sudo that is missing. Nothing was done; another node may have to know.
+            told = _first_line(str(error))
+            return (
+                {job.operation_id: Outcome(stages.FAILED, error=told) for job in jobs},
+                {"changed": False, "reached": True, "warnings": [told]},
+            )
         return _outcomes(jobs, answer), _shown(answer)
 
     def _undo(self, name: str, jobs: Sequence[Job], task_vars: dict[str, Any]) -> None:
         outcomes, _answer = self._carry_out(jobs, task_vars)
-        with self.registry.write() as session:
-            node: Node = require_node(session, name)
-            operations.settle_undo(session, node, outcomes)
+        self.persistently(
+            lambda session: operations.settle_undo(session, require_node(session, name), outcomes)
+        )
 
 
 def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]:
@@ -125,7 +139,8 @@ def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]
 def _shown(answer: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {key: answer[key] for key in ("changed", "diff", "instances") if key in answer}
     shown.setdefault("changed", False)
-    warnings = [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
+    warnings = list(answer.get("warnings", ()))
+    warnings += [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
     if answer.get("failed") and not warnings:
         warnings = [_first_line(str(answer.get("msg", "the module failed")))]
     return {**shown, "reached": True, **({"warnings": warnings} if warnings else {})}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
@@ -145,6 +145,8 @@ class ActionModule(RegistryAction):
             answer = self._call(_DRIFT, arguments, task_vars)
         except AnsibleConnectionFailure as error:
             return Outcome(stages.UNREACHABLE, error=_first_line(str(error))), {}
+        except AnsibleError as error:
+            return Outcome(stages.FAILED, error=_first_line(str(error))), {}
         if "has_drift" not in answer:
             return Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer")))), {}
         # Where only something of it failed, the answer says what.
@@ -165,6 +167,8 @@ class ActionModule(RegistryAction):
         except AnsibleConnectionFailure as error:
             lost = Outcome(stages.UNREACHABLE, error=_first_line(str(error)))
             return dict.fromkeys(names, lost), {}
+        except AnsibleError as error:
+            return dict.fromkeys(names, Outcome(stages.FAILED, error=_first_line(str(error)))), {}
         told = {str(one["name"]): one for one in answer.get("instances", ())}
         return {name: _outcome(told.get(name), answer) for name in names}, answer
 

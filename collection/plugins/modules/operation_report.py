@@ -58,9 +58,26 @@ result:
       type: bool
     operations:
       description: One result per operation, each with C(operation_id), C(instance), C(status), C(code) (as an HTTP
-        status), C(pending), C(message) and what is particular to its kind.
+        status), C(pending), C(message) and what is particular to its kind. Long lists are cut short, and very many
+        results left out; then C(truncated) is true there.
       type: list
       elements: dict
+    truncated:
+      description: Whether results are left out. The registry has them all.
+      returned: when they are
+      type: bool
+    operations_count:
+      description: How many there are.
+      returned: when some are left out
+      type: int
+    code:
+      description: Why nothing was recorded, as an HTTP status, 400, 404 or 409.
+      returned: when the request was refused
+      type: int
+    message:
+      description: The same in words.
+      returned: when the request was refused
+      type: str
 undone:
   description: What was asked for and is not done, in sentences. Nothing in check mode.
   returned: always

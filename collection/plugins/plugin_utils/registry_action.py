@@ -5,23 +5,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 try:
+    from sqlalchemy.orm import Session
+
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
         Registry,
         open_registry,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+        NotUsable,
         RegistryError,
     )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import end_with_parent
 except ImportError as missing:
     MISSING: ImportError | None = missing
 else:
     MISSING = None
+
+
+#: Seconds for which what a node has done is tried to be written down: a database server restarts within them.
+_PERSISTENCE = 20.0
+_PAUSE = 1.0
+
+Found = TypeVar("Found")
 
 
 class RegistryAction(ActionBase):  # type: ignore[misc]
@@ -39,6 +52,7 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(
                 f"the registry needs Python's {MISSING.name} on the controller: pip install vpnfleet"
             )
+        end_with_parent()
         result: dict[str, Any] = super().run(tmp, task_vars)
         result["changed"] = False
         try:
@@ -50,6 +64,18 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
         except RegistryError as error:
             raise AnsibleActionFail(str(error)) from None
         return result
+
+    def persistently(self, write: Callable[[Session], Found]) -> Found:
+        """Write to the registry what would be lost otherwise: again and again, while it cannot be used."""
+        deadline = time.monotonic() + _PERSISTENCE
+        while True:
+            try:
+                with self.registry.write() as session:
+                    return write(session)
+            except NotUsable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin is for; returns what its result holds. May raise RegistryError."""

@@ -13,6 +13,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     stages,
     teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    disconnected,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
     require_instance,
 )
@@ -52,11 +55,8 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
     for operation in operations:
         instance = require_instance(session, str(operation.instance_name))
         if instance.node_id == node.id:
-            found.append(Job(operation.id, {"name": instance.interface, "state": "disconnected"}))
-        found += [
-            Job(operation.id, {"name": row.interface, "state": "absent"})
-            for row in rows.get(operation.id, [])
-        ]
+            found.append(Job(operation.id, disconnected(instance)))
+        found += [Job(operation.id, teardown.wanted(row)) for row in rows.get(operation.id, [])]
     return found
 
 

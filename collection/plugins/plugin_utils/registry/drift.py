@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +31,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     now,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    MOST_CHARACTERS,
     Result,
     error,
+    fit,
     success,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
@@ -44,9 +45,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settin
 LISTS = ("interface_issues", "missing_peers", "mismatched_peers", "unknown_peers")
 #: A runner loses a result of more than 700,000 characters, and what is published stands in it twice; for the fleet,
 #: each report stands twice in that, too.
-MOST_CHARACTERS = 250_000
 _MOST_TOLD = 10
-_CUTS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -107,17 +106,6 @@ def report(node: Node, answer: Mapping[str, Any]) -> dict[str, Any]:
         made["truncated"] = True
     (fitted,) = fit([made], MOST_CHARACTERS, LISTS)
     return fitted
-
-
-def fit(reports: Sequence[dict[str, Any]], characters: int, lists: Iterable[str]) -> list[dict[str, Any]]:
-    """The reports with their `lists` cut short, each to the same number of entries at the most, so that they take no
-    more than so many characters. Where something is cut, `truncated` is true."""
-    cut: list[dict[str, Any]] = []
-    for most in _CUTS:
-        cut = [_shortened(one, most, lists) for one in reports]
-        if len(json.dumps(cut)) <= characters:
-            break
-    return cut
 
 
 def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
@@ -191,16 +179,6 @@ def fleet(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def counted(number: int, what: str) -> str:
     """``1 peer``, ``2 peers``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _shortened(one: dict[str, Any], most: int, lists: Iterable[str]) -> dict[str, Any]:
-    cut, left = dict(one), most
-    for name in lists:
-        if len(one[name]) > left:
-            cut[name] = one[name][:left]
-            cut["truncated"] = True
-        left -= len(cut[name])
-    return cut
 
 
 def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:

@@ -82,7 +82,7 @@ def peers_of(session: Session, ids: Sequence[int]) -> dict[int, list[dict[str, A
 def present(
     instance: Instance, node: Node, listen_port: int, peers: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """An instance up on `node`."""
+    """An instance up on `node`. Where it has not been up before, what has its name and another key is left alone."""
     settings = effective(instance, node)
     wanted: dict[str, Any] = {
         "name": instance.interface,
@@ -94,6 +94,16 @@ def present(
     }
     if settings.mtu is not None:
         wanted["mtu"] = settings.mtu
+    if not instance.arrived or instance.node_id != node.id:
+        wanted["public_key"] = instance.public_key
+    return wanted
+
+
+def disconnected(instance: Instance) -> dict[str, Any]:
+    """An instance down on its node."""
+    wanted: dict[str, Any] = {"name": instance.interface, "state": "disconnected"}
+    if not instance.arrived:
+        wanted["public_key"] = instance.public_key
     return wanted
 
 

@@ -139,6 +139,8 @@ class Instance(Base):
     node_id: Mapped[str] = mapped_column(ForeignKey("node.id"), index=True)
     state: Mapped[str] = mapped_column(String(16), default="present")
     applied: Mapped[bool] = mapped_column(default=False)  # the node has confirmed what is said here
+    # It has been up on this node: what bears its name there is its own.
+    arrived: Mapped[bool] = mapped_column(default=False)
     listen_port: Mapped[int]
     public_key: Mapped[str] = mapped_column(String(44), unique=True)
     private_key: Mapped[str] = mapped_column(Encrypted, deferred=True)
@@ -359,6 +361,8 @@ class Teardown(Base):
     listen_port: Mapped[int]
     subnet: Mapped[str] = mapped_column(String(18))
     subnet6: Mapped[str] = mapped_column(String(43))
+    # Of one that was never confirmed there: what has another key is not its own, and left alone.
+    public_key: Mapped[str | None] = mapped_column(String(44))
     instance_name: Mapped[str] = mapped_column(String(254), index=True)
     operation_id: Mapped[str | None] = mapped_column(
         ForeignKey("operation.id", ondelete="SET NULL"), index=True

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    endings,
     owner,
     stages,
 )
@@ -57,7 +58,7 @@ def begin(session: Session, kind: str, request: dict[str, Any], run: Run) -> lis
     operations = []
     for node in nodes:
         for other in others.get(node.id, ()):
-            _make_way(other, node, run)
+            _make_way(session, other, node, run)
         operation = Operation(
             id=new_id(),
             kind=kind,
@@ -154,17 +155,14 @@ def _nodes(session: Session, name: str | None, run: Run) -> list[Node]:
     return nodes
 
 
-def _make_way(other: Operation, node: Node, run: Run) -> None:
+def _make_way(session: Session, other: Operation, node: Node, run: Run) -> None:
     """Let an operation of the same kind on the same node make way, if its run is dead. Two looks do not disturb each
     other."""
     if owner.is_alive(other) and other.run_id != run.id:
         if other.kind == "reconcile":
             raise Busy(f"{node.name} is busy: {_told(other, node)}")
         return
-    other.state = "canceled"
-    other.error = "its run ended before it was done"
-    other.finished_at = now()
-    other.owner = other.lease_until = None
+    endings.cancel(session, other, "its run ended before it was done", run.actor)
 
 
 def _told(other: Operation, node: Node) -> str:

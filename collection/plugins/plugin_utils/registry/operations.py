@@ -14,7 +14,7 @@ What a run leaves undone stays: the rows as pending, what is to be taken down in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    endings,
     node_operations,
     owner,
     stages,
@@ -35,7 +36,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     unknown_instances,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
-    AuditEntry,
     Node,
     Operation,
     new_id,
@@ -45,7 +45,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.reques
     sealed,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    MOST_CHARACTERS,
     Result,
+    fit,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
     Job,
@@ -193,9 +195,33 @@ def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[
     """End the operations of a run; returns their results, which their rows keep."""
     found = []
     for operation in operations:
-        ended = kind_of(operation.kind).result(session, operation)
-        found.append(end(session, operation, ended, run.actor))
-    return found
+        _settle_unknown(session, operation, run)
+        found.append(kind_of(operation.kind).result(session, operation))
+    return [
+        endings.end(session, operation, ended, run.actor)
+        for operation, ended in zip(operations, _fitted(found), strict=True)
+    ]
+
+
+def _fitted(found: list[Result]) -> list[Result]:
+    """The results with lists of peers that are short enough to be published together."""
+    with_peers = [one.details for one in found if "peers" in one.details]
+    fitted = iter(fit(with_peers, MOST_CHARACTERS, ("peers",)))
+    return [replace(one, details=next(fitted)) if "peers" in one.details else one for one in found]
+
+
+def _settle_unknown(session: Session, operation: Operation, run: Run) -> None:
+    """Where this run has been on a node, or should have been, and nothing is written down of how it went: the registry
+    could not be written, or the step failed by itself. It may be done or not, and is to be looked at."""
+    for stage in list((operation.progress or {}).get("stages", {})):
+        if stages.held_up(operation, stage):
+            continue
+        for number, found in stages.outcomes(operation, stage).items():
+            if found["state"] == stages.WAITING and found["node"] in run.hosts:
+                node = session.get_one(Node, number)
+                outcome = Outcome(stages.FAILED, error="how it went there could not be written down")
+                stages.set_outcome(operation, stage, node, outcome)
+                kind_of(operation.kind).settle(session, operation, stage, node, outcome)
 
 
 def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -204,37 +230,6 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
         return {}
     found: dict[str, Any] = import_module(f"{__package__}.drift").published(held, results)
     return found
-
-
-def end(session: Session, operation: Operation, ended: Result, actor: str) -> dict[str, Any]:
-    """Give an operation its result and its audit row."""
-    operation.result = {
-        "operation_id": operation.id,
-        "operation": operation.kind,
-        "instance": operation.instance_name,
-        "status": ended.status,
-        "code": ended.code,
-        "changed": stages.changed(operation),
-        "pending": ended.state == "pending",
-        "message": ended.message,
-        **ended.details,
-    }
-    operation.state = ended.state
-    operation.error = ended.message if ended.status == "error" else None
-    operation.owner = operation.lease_until = None
-    operation.finished_at = None if ended.state == "pending" else now()
-    session.add(
-        AuditEntry(
-            actor=actor,
-            action=operation.kind,
-            subject=operation.instance_name or operation.request.get("node") or "",
-            result=ended.status,
-            operation_id=operation.id,
-            details={"message": ended.message, "code": ended.code},
-        )
-    )
-    session.flush()
-    return operation.result
 
 
 def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Operation:
@@ -253,10 +248,7 @@ def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Op
         if other.kind == kind and other.request.get("node") == request.get("node") and resumed is None:
             resumed = other
             continue
-        other.state = "canceled"
-        other.error = f"superseded by a later {kind}"
-        other.finished_at = now()
-        other.owner = other.lease_until = None
+        endings.cancel(session, other, f"superseded by a later {kind}", run.actor)
     session.flush()
     operation = resumed or Operation(id=new_id(), kind=kind, instance_name=name, progress={})
     operation.request = request

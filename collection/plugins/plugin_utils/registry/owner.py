@@ -8,8 +8,10 @@ A run that was killed cannot say so. On the same machine its process is looked f
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 
 LEASE = timedelta(minutes=15)
+_PR_SET_PDEATHSIG = 1
 
 
 def process_token(pid: int) -> str:
@@ -29,6 +32,12 @@ def process_token(pid: int) -> str:
 def lease() -> datetime:
     """Until when a run that begins or goes on now may be believed to be alive."""
     return now() + LEASE
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker of Ansible's, be killed when its playbook is. Ansible makes each worker a session of
+    its own: it would go on, and might begin on a node after the next run has ended there."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def is_alive(operation: Operation) -> bool:

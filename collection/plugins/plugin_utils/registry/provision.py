@@ -74,8 +74,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages
 )
 
 APPLY = "apply"
-#: So many peers are named in a result; what a run publishes has a limit.
-MOST_PEERS_TOLD = 1000
 
 
 def record(session: Session, operation: Operation) -> None:
@@ -129,7 +127,7 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
             wanted = present(instance, node, instance.listen_port, peers[instance.id])
             # What somebody has added by hand is drift, and reconcile's to decide on.
             found.append(Job(number, {**wanted, "purge_peers": False}))
-        found += [Job(number, {"name": row.interface, "state": "absent"}) for row in rows.get(number, [])]
+        found += [Job(number, teardown.wanted(row)) for row in rows.get(number, [])]
     return found
 
 
@@ -139,6 +137,7 @@ def settle(session: Session, operation: Operation, stage: str, node: Node, outco
     if instance.node_id == node.id:
         # Also where nothing was to be changed: who has not answered has not confirmed it, and reconcile has a look.
         instance.applied = outcome.state == stages.DONE
+        instance.arrived = instance.arrived or instance.applied
     for row in teardown.claimed(session, [operation], node).get(operation.id, []):
         teardown.settle(session, row, outcome)
 
@@ -171,7 +170,7 @@ def result(session: Session, operation: Operation) -> Result:
                 "allowed_ips": peer["allowed_ips"],
                 "added": peer["peer_id"] in added,
             }
-            for peer in peers[:MOST_PEERS_TOLD]
+            for peer in peers
         ],
     }
     left = stages.troubles(operation, instance.node_id)
@@ -197,17 +196,24 @@ def _new_instance(
 ) -> Instance:
     place = allocation.find_place(session, peers, wanted_node, request.get("prefix_length"))
     private_key, public_key = new_key_pair()
-    instance = Instance(
-        name=name,
-        node=place.node,
-        listen_port=place.listen_port,
-        private_key=private_key,
-        public_key=public_key,
-        subnet=place.subnet,
-        subnet6=place.subnet6,
-    )
-    session.add(instance)
-    session.flush()
+    taken = set(session.scalars(select(Node.wg_interface)))
+    while True:
+        instance = Instance(
+            name=name,
+            node=place.node,
+            listen_port=place.listen_port,
+            private_key=private_key,
+            public_key=public_key,
+            subnet=place.subnet,
+            subnet6=place.subnet6,
+        )
+        session.add(instance)
+        session.flush()
+        if instance.interface not in taken:
+            break
+        # A node's own interface is called so: the next number.
+        session.delete(instance)
+        session.flush()
     _make_account(session, instance)
     return instance
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
     drift,
+    endings,
     operations,
     owner,
     stages,
@@ -28,7 +29,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     transfer,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
-    CHUNK,
+    disconnected,
     load_instances,
     peers_of,
     present,
@@ -41,8 +42,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import SWITCHES
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+    MOST_CHARACTERS,
     Result,
     error,
+    fit,
 )
 
 LISTS = ("errors", "instances", "added", "updated", "removed")
@@ -97,7 +100,7 @@ def complete_transfers(session: Session, operation: Operation, node: Node) -> No
             and transfer.complete(session, other)
         ):
             ended = transfer.result(session, other)
-            operations.end(session, other, ended, operation.requested_by)
+            endings.end(session, other, ended, operation.requested_by)
             stages.note(operation, changed=True)
 
 
@@ -119,8 +122,9 @@ def repairs(
             continue
         if instance.state == "disconnected":
             if mine or not instance.applied:
-                wish = {"name": instance.interface, "state": "disconnected"}
-                found.append(Repair(instance.interface, instance.name, wish, instance_id=instance.id))
+                found.append(
+                    Repair(instance.interface, instance.name, disconnected(instance), instance_id=instance.id)
+                )
             continue
         to_mend = any(_allows(allowed, issue) for issue in mine)
         if to_mend or (not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])):
@@ -136,8 +140,7 @@ def repairs(
     found += _present(session, node, allowed, to_do, with_peers, with_issues)
     for row in teardown.abandoned(session, node):
         if looked.teardowns.get(row.interface) == row.id:
-            gone = {"name": row.interface, "state": "absent"}
-            found.append(Repair(row.interface, row.instance_name, gone, teardown_id=row.id))
+            found.append(Repair(row.interface, row.instance_name, teardown.wanted(row), teardown_id=row.id))
     return found
 
 
@@ -160,8 +163,9 @@ def settle_repairs(
             instance = session.get(Instance, repair.instance_id)
             if instance is not None and instance.node_id == node.id:
                 instance.applied = True
+                instance.arrived = instance.arrived or instance.state == "present"
     session.flush()
-    _end_others(session, operation, node, sorted({repair.name for repair in planned}))
+    _end_others(session, operation, node, {repair.name for repair in planned})
 
 
 def report(
@@ -218,7 +222,7 @@ def report(
     }
     if any(numbers[name] > len(whole[name]) for name in numbers):
         whole["truncated"] = True
-    (fitted,) = drift.fit([whole], drift.MOST_CHARACTERS, LISTS)
+    (fitted,) = fit([whole], MOST_CHARACTERS, LISTS)
     return fitted
 
 
@@ -320,24 +324,18 @@ def _dead(session: Session) -> list[Operation]:
     return [one for one in session.scalars(running.order_by(Operation.created_at)) if not owner.is_alive(one)]
 
 
-def _end_others(session: Session, operation: Operation, node: Node, names: Sequence[str]) -> None:
+def _end_others(session: Session, operation: Operation, node: Node, names: Container[str]) -> None:
     """End the operations that have nothing left to do, now that this is done on this node."""
     waiting = [
         other
         for other in _dead(session)
         if other.instance_name in names
-        or any(found["node"] == node.name for found in stages.outcomes(other).values())
+        or _has_part_in(other, node)
         or not stages.troubles(other)  # killed when there was nothing left to do but to say so
     ]
-    for start in range(0, len(names), CHUNK):
-        waiting += session.scalars(
-            select(Operation)
-            .where(
-                Operation.instance_name.in_(names[start : start + CHUNK]),
-                Operation.state == "pending",
-            )
-            .order_by(Operation.created_at)
-        )
+    waiting += [
+        other for other in _pending(session) if other.instance_name in names or _has_part_in(other, node)
+    ]
     for other in waiting:
         if other.kind == "transfer" and not _is_switched(session, other):
             if _is_reserved(session, other):
@@ -358,7 +356,20 @@ def _end_others(session: Session, operation: Operation, node: Node, names: Seque
             if stages.troubles(other):
                 continue
             ended = operations.kind_of(other.kind).result(session, other)
-        operations.end(session, other, ended, operation.requested_by)
+        endings.end(session, other, ended, operation.requested_by)
+
+
+def _pending(session: Session) -> list[Operation]:
+    """Operations on instances that a run has begun and left to be done."""
+    pending = select(Operation).where(
+        Operation.state == "pending", Operation.instance_name.is_not(None), Operation.attempts > 0
+    )
+    return list(session.scalars(pending.order_by(Operation.created_at)))
+
+
+def _has_part_in(other: Operation, node: Node) -> bool:
+    """Whether an operation has, or had, something to do on this node."""
+    return any(found["node"] == node.name for found in stages.outcomes(other).values())
 
 
 def _is_left_here(session: Session, other: Operation, node: Node) -> bool:

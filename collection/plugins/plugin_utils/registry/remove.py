@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    endings,
     stages,
     teardown,
 )
@@ -56,6 +57,7 @@ def record(session: Session, operation: Operation) -> None:
         removed: list[dict[str, Any]] = []
         errors: list[str] = []
         _remove_instance(session, name, operation, removed, errors)
+        endings.forget_secrets_of(session, name)
         _remove_group(session, f"{name}_group", removed, errors)
         _remove_user(session, name, removed, errors)
         session.execute(delete(License).where(License.email == name))
@@ -67,7 +69,7 @@ def record(session: Session, operation: Operation) -> None:
 def jobs(session: Session, operations: list[Operation], stage: str, node: Node) -> list[Job]:  # noqa: ARG001
     """What is to be taken down on `node`, as wg_instance takes it."""
     return [
-        Job(number, {"name": row.interface, "state": "absent"})
+        Job(number, teardown.wanted(row))
         for number, rows in teardown.claimed(session, operations, node).items()
         for row in rows
     ]

@@ -5,8 +5,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+#: What a run publishes of one kind may be so long, in characters of JSON: it is in two places of an event, and a runner
+#: drops one of more than 700,000.
+MOST_CHARACTERS = 250_000
+_CUTS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -39,3 +46,24 @@ def partial(message: str, pending: bool, **details: Any) -> Result:
 def error(message: str, code: int = 500, pending: bool = False, **details: Any) -> Result:
     """It is not done; `pending` when it is still to be."""
     return Result("pending" if pending else "failed", "error", code, message, details)
+
+
+def fit(reports: Sequence[dict[str, Any]], characters: int, lists: Iterable[str]) -> list[dict[str, Any]]:
+    """The reports with their `lists` cut short, each to the same number of entries at the most, so that they take no
+    more than so many characters. Where something is cut, `truncated` is true."""
+    cut: list[dict[str, Any]] = []
+    for most in _CUTS:
+        cut = [_shortened(one, most, lists) for one in reports]
+        if len(json.dumps(cut)) <= characters:
+            break
+    return cut
+
+
+def _shortened(one: dict[str, Any], most: int, lists: Iterable[str]) -> dict[str, Any]:
+    cut, left = dict(one), most
+    for name in lists:
+        if len(one[name]) > left:
+            cut[name] = one[name][:left]
+            cut["truncated"] = True
+        left -= len(cut[name])
+    return cut

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -44,6 +45,7 @@ def record(
     row.listen_port = listen_port
     row.subnet = instance.subnet
     row.subnet6 = instance.subnet6
+    row.public_key = None if instance.arrived and reason != RESERVED else instance.public_key
     row.instance_name = instance.name
     row.operation_id = operation.id
     row.reason = reason
@@ -70,7 +72,10 @@ def claimed(session: Session, operations: Sequence[Operation], node: Node) -> di
     """What these operations are to take down on a node, by operation id."""
     ids = {operation.id for operation in operations}
     found: dict[str, list[Teardown]] = {}
-    for row in session.scalars(select(Teardown).where(Teardown.node_id == node.id).order_by(Teardown.id)):
+    query = select(Teardown).where(Teardown.node_id == node.id).order_by(Teardown.id)
+    if len(ids) == 1:  # one after the other, each would read those of all
+        query = query.where(Teardown.operation_id.in_(ids))
+    for row in session.scalars(query):
         if row.operation_id in ids:
             found.setdefault(str(row.operation_id), []).append(row)
     return found
@@ -85,6 +90,14 @@ def abandoned(session: Session, node: Node) -> list[Teardown]:
         .order_by(Teardown.id)
     )
     return [row for row, operation in rows if not _at_work(operation)]
+
+
+def wanted(row: Teardown) -> dict[str, Any]:
+    """What is to be taken down, as wg_instance takes it."""
+    gone: dict[str, Any] = {"name": row.interface, "state": "absent"}
+    if row.public_key is not None:
+        gone["public_key"] = row.public_key
+    return gone
 
 
 def settle(session: Session, row: Teardown, outcome: stages.Outcome) -> None:

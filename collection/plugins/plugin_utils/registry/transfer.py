@@ -25,6 +25,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
     NotFound,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    disconnected,
     endpoint,
     load_instances,
     peers_of,
@@ -83,6 +84,9 @@ def record(session: Session, operation: Operation) -> None:
         stages.plan(operation, ARRIVE, instance.node, needed=not moves)
     if moves:
         stages.plan(operation, LEAVE, instance.node)
+    else:
+        # It is there; what the licenses say may be older.
+        _move_licenses(session, operation, instance.name, target)
     # What an earlier transfer has left on other nodes is taken down along with the source.
     here = teardown.find(session, instance.node_id, instance.interface)
     if here is not None:
@@ -110,9 +114,9 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
         if instance.node_id == node.id and _target(session, operation).id != node.id:
             # Should this run end right here, the source is known to need a look.
             instance.applied = False
-            found.append(Job(operation.id, {"name": instance.interface, "state": "absent"}))
+            found.append(Job(operation.id, {**disconnected(instance), "state": "absent"}))
         found += [
-            Job(operation.id, {"name": row.interface, "state": "absent"})
+            Job(operation.id, teardown.wanted(row))
             for row in rows.get(operation.id, [])
             if not _is_place(row, instance, _target(session, operation))
         ]
@@ -122,7 +126,7 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
 def _wanted(session: Session, instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dict[str, Any]:
     """The instance as it is to be on the target, or where it is."""
     if instance.state != "present":
-        return {"name": instance.interface, "state": "disconnected"}
+        return disconnected(instance)
     if instance.node_id == node.id:
         # As in provision: what somebody has added by hand is drift, and reconcile's to decide on.
         return {**present(instance, node, instance.listen_port, peers), "purge_peers": False}
@@ -134,7 +138,7 @@ def undo(session: Session, operation: Operation, stage: str, node: Node) -> list
     if stage != ARRIVE:
         return []
     row = teardown.find(session, node.id, f"wg{(operation.progress or {})['instance_id']}")
-    return [] if row is None else [Job(operation.id, {"name": row.interface, "state": "absent"})]
+    return [] if row is None else [Job(operation.id, teardown.wanted(row))]
 
 
 def settle_undo(session: Session, operation: Operation, node: Node, outcome: Outcome) -> None:
@@ -150,6 +154,7 @@ def settle(session: Session, operation: Operation, stage: str, node: Node, outco
     if stage == ARRIVE:
         if instance.node_id == node.id and outcome.state == stages.DONE:
             instance.applied = True
+            instance.arrived = instance.arrived or instance.state == "present"
         return
     target = _target(session, operation)
     for row in teardown.claimed(session, [operation], node).get(operation.id, []):
@@ -173,11 +178,12 @@ def result(session: Session, operation: Operation) -> Result:
     }
     left = stages.troubles(operation)
     if instance.node_id != target.id:
-        return error(
-            f"{instance.name} stays on {instance.node.name}, nothing has changed for it: {'; '.join(left)}",
-            node=instance.node.name,
-            **details,
+        message = (
+            f"{instance.name} stays on {instance.node.name}, nothing has changed for it: {'; '.join(left)}"
         )
+        if teardown.find(session, target.id, instance.interface) is not None:
+            message += f"; what may have come up on {target.name} is taken down by its next reconcile"
+        return error(message, node=instance.node.name, **details)
     details.update(node=target.name, endpoint=endpoint(instance, target), listen_port=instance.listen_port)
     if not _arrived(operation):
         return error(
@@ -186,7 +192,7 @@ def result(session: Session, operation: Operation) -> Result:
             pending=True,
             **details,
         )
-    if "updated_licenses" not in progress:
+    if not progress.get("moved"):
         message = f"Instance {instance.interface} of {instance.name} is on {target.name} already"
     else:
         message = (
@@ -228,11 +234,19 @@ def _switch(
     if outcome.state != stages.DONE:
         row = teardown.record(session, source.id, instance, old_port, operation, teardown.TRANSFERRED)
         row.attempts, row.error = 1, outcome.error
-    licenses = _licenses(session, instance.name)
+    instance.arrived = instance.state == "present"
+    stages.note(operation, moved=True, changed=True)
+    _move_licenses(session, operation, instance.name, target)
+
+
+def _move_licenses(session: Session, operation: Operation, email: str, target: Node) -> None:
+    licenses, server = _licenses(session, email), target.dns_name or target.country
+    if any(one.server != server for one in licenses):
+        stages.note(operation, changed=True)
     for one in licenses:
-        one.server = target.dns_name or target.country
+        one.server = server
     session.flush()
-    stages.note(operation, updated_licenses=len(licenses), changed=True)
+    stages.note(operation, updated_licenses=len(licenses))
 
 
 def _reserve(session: Session, operation: Operation, instance: Instance, target: Node) -> Teardown:

@@ -41,7 +41,11 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
     Weather,
     nothing,
 )
-from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, WatchedRegistry
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import (
+    Controller,
+    WatchedRegistry,
+    require_taken_on,
+)
 
 MTU = 1420
 
@@ -135,7 +139,7 @@ class DriftController(Controller):
             {**variables, "ansible_play_hosts_all": ["localhost", *hosts]},
             check,
         )
-        run = begun["ansible_facts"]["vpnfleet_run"]
+        run = require_taken_on(begun)
         facts = {
             name: self._look(run, {**variables, **self._vars({}), "inventory_hostname": name}, check).get(
                 "ansible_facts", {}

@@ -6,6 +6,7 @@ must never come to that.
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from netaddr import IPNetwork
 
 
@@ -99,8 +101,12 @@ def _serve(node: SimulatedNode, wanted: dict[str, Any]) -> dict[str, Any]:
     if problem is not None:
         return {**answer, "error": problem}
     before = node.up.get(name)
+    expected = wanted.get("public_key")
+    if before is not None and expected is not None and public_key_of(before["private_key"]) != expected:
+        return answer if wanted["state"] != "present" else {**answer, "error": f"{name} has another key"}
     if wanted["state"] == "present":
         after = copy.deepcopy(wanted)
+        after.pop("public_key", None)
         if not after.pop("purge_peers", True) and before is not None:
             keys = {peer["public_key"] for peer in wanted["peers"]}
             after["peers"] += [peer for peer in before["peers"] if peer["public_key"] not in keys]
@@ -110,6 +116,12 @@ def _serve(node: SimulatedNode, wanted: dict[str, Any]) -> dict[str, Any]:
         node.up.pop(name, None)
         answer["changed"] = before is not None
     return answer
+
+
+def public_key_of(private_key: str) -> str:
+    """What `wg pubkey` says."""
+    key = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key))
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def _problem(node: SimulatedNode, wanted: dict[str, Any]) -> str | None:
@@ -139,4 +151,4 @@ def meaning(wanted: dict[str, Any]) -> dict[str, Any]:
         )
         for peer in wanted["peers"]
     }
-    return {**wanted, "peers": peers}
+    return {**{name: value for name, value in wanted.items() if name != "public_key"}, "peers": peers}

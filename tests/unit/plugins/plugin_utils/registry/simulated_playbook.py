@@ -22,6 +22,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.action import (
     operation_report,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Base,
@@ -87,18 +88,27 @@ class Controller:
             {**variables, "ansible_play_hosts_all": ["localhost", *hosts]},
             check,
         )
-        run = begun["ansible_facts"]["vpnfleet_run"]
+        run = require_taken_on(begun)
         for stage in STAGES[kind]:
             for name in self.order([name for name in run["stages"].get(stage, []) if name in hosts]):
-                self._task(
-                    operation_converge,
-                    {"run": run, "stage": stage},
-                    {**variables, "inventory_hostname": name},
-                    check,
-                )
-        answer = self._task(operation_report, {"run": run}, variables, check)
-        result: dict[str, Any] = answer["result"]
+                try:
+                    self._task(
+                        operation_converge,
+                        {"run": run, "stage": stage},
+                        {**variables, "inventory_hostname": name},
+                        check,
+                    )
+                except errors.NotUsable:
+                    # A host whose task fails is in no later play; the last one is on the controller.
+                    hosts.remove(name)
+        result: dict[str, Any] = self.tell(run, variables, check)["result"]
         return result
+
+    def tell(
+        self, run: dict[str, Any], variables: dict[str, Any] | None = None, check: bool = False
+    ) -> dict[str, Any]:
+        """What the last task answers."""
+        return self._task(operation_report, {"run": run}, variables or {}, check)
 
     def one(self, kind: str, **variables: Any) -> dict[str, Any]:
         """The result of the only operation of a run."""
@@ -165,6 +175,16 @@ class Controller:
         answer: dict[str, Any] = action.work(task_vars)
         self.shown.append(answer)
         return answer
+
+
+def require_taken_on(begun: dict[str, Any]) -> dict[str, Any]:
+    """The run that has begun. Raises the RegistryError by which it was refused."""
+    run: dict[str, Any] = begun["ansible_facts"]["vpnfleet_run"]
+    refused = run.get("refused")
+    if refused is None:
+        return run
+    reason = getattr(errors, refused["reason"])
+    raise reason("", refused["message"]) if reason is errors.Invalid else reason(refused["message"])
 
 
 def token_of_the_dead() -> str:

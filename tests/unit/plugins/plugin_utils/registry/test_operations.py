@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -244,3 +245,73 @@ def test_a_transfer_needs_all_its_nodes(served: Controller) -> None:
         served.play("transfer", instance=ALICE, node=DE, limit=[DE])
     # It does not need those of nobody's concern.
     assert served.one("transfer", instance=ALICE, node=DE, limit=[NL, DE])["status"] == "success"
+
+
+def test_what_is_refused_is_published_and_on_record(served: Controller) -> None:
+    """The report is what fails, as Ansible publishes nothing of a task that does."""
+    with pytest.raises(NotFound):
+        served.play("disconnect", instances=[ALICE, "nobody@example.com"])
+    (begun,) = served.shown
+    run = begun["ansible_facts"]["vpnfleet_run"]
+    assert (run["nodes"], run["stages"]) == ([], {})
+    answer = served.tell(run)
+    message = "no instance is called nobody@example.com"
+    assert (answer["msg"], answer["undone"]) == (message, [message])
+    assert answer["ansible_stats"]["data"]["vpnfleet"] == {
+        "operation": "disconnect",
+        "status": "error",
+        "code": 404,
+        "changed": False,
+        "message": message,
+        "operations": [],
+    }
+    refused = [one for one in served.rows(AuditEntry) if one.result == "refused"]
+    assert sorted((one.subject, one.details["code"]) for one in refused) == [
+        (ALICE, 404),
+        ("nobody@example.com", 404),
+    ]
+    with pytest.raises(NotFound):
+        served.play("disconnect", instance="nobody@example.com", check=True)
+    assert len([one for one in served.rows(AuditEntry) if one.result == "refused"]) == 2
+
+
+def test_what_something_else_takes_the_place_of_is_on_record(served: Controller) -> None:
+    served.fleet.set_weather(Weather.UNREACHABLE, NL)
+    served.play("disconnect", instance=ALICE)
+    served.play("remove", instance=ALICE)
+    told = [(one.action, one.result) for one in served.rows(AuditEntry) if one.subject == ALICE]
+    assert told[1:] == [
+        ("disconnect", "error"),
+        ("disconnect", "canceled"),
+        ("remove", "partial_success"),
+    ]
+
+
+def test_no_peers_are_kept_once_they_are_in_place(served: Controller) -> None:
+    """They may have preshared keys; while they wait, they are encrypted."""
+    served.fleet.set_weather(Weather.UNREACHABLE, NL)
+    served.play("provision", instance=ALICE, peers=[{"name": "second"}])
+    (waiting,) = [one for one in of_kind(served, "provision") if one.state == "pending"]
+    assert waiting.request["peers_sealed"]
+    served.play("remove", instance=ALICE)
+    assert [one for one in of_kind(served, "provision") if "peers_sealed" in one.request] == []
+
+
+def test_what_is_published_has_an_end(served: Controller) -> None:
+    """The registry has it all."""
+    names = [f"customer{number}@example.com" for number in range(700)]
+    published = served.play("remove", instances=names)
+    assert (published["truncated"], published["operations_count"]) == (True, 700)
+    assert 100 < len(published["operations"]) < 700
+    assert len(json.dumps(published)) < 330_000
+    assert len([one for one in of_kind(served, "remove") if one.result]) == 700
+
+
+def test_lists_of_peers_share_what_can_be_published(served: Controller) -> None:
+    peers = [{"name": f"{number} {'x' * 240}"} for number in range(60)]
+    customers = [{"instance": f"c{number}@example.com", "peers": peers} for number in range(12)]
+    published = served.play("provision", instances=customers)
+    assert len(json.dumps(published)) < 330_000
+    assert len(published["operations"]) == 12
+    for one in published["operations"]:
+        assert (one["peers_count"], len(one["peers"]), one["truncated"]) == (60, 20, True)

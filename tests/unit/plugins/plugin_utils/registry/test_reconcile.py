@@ -402,6 +402,25 @@ def test_what_is_no_node_is_refused(fleet: DriftController) -> None:
         fleet.play("reconcile", node=NL, limit=[DE])
 
 
+@pytest.mark.parametrize("kind", ["provision", "disconnect"])
+def test_what_had_nothing_to_do_and_was_left_out_comes_to_its_end(fleet: DriftController, kind: str) -> None:
+    """The node has confirmed it before, and says so again."""
+    fleet.play(kind, instance=ALICE)
+    assert fleet.one(kind, instance=ALICE, limit=[DE])["pending"]
+    (result,) = fleet.reconcile(NL)
+    assert result["data"]["summary"]["errors_count"] == 0
+    assert last_operation(fleet, ALICE).state == "succeeded"
+    assert all_is_well(fleet)
+
+
+def test_what_no_run_has_begun_is_left_to_the_first(fleet: DriftController) -> None:
+    """A request that is only recorded is nothing that a reconcile may end."""
+    with fleet.registry.write() as session:
+        session.add(Operation(kind="transfer", instance_name=ALICE, request={"instance": ALICE, "node": DE}))
+    fleet.reconcile(NL, DE)
+    assert last_operation(fleet, ALICE).state == "pending"
+
+
 # ---- killed
 
 

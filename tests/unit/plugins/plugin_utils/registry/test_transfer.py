@@ -91,7 +91,7 @@ def test_a_repeated_transfer_finds_it_done(served: Controller) -> None:
     result = served.one("transfer", instance=ALICE, node=DE)
     assert (result["status"], result["code"], result["changed"]) == ("success", 200, False)
     assert result["message"] == f"Instance {result['interface']} of {ALICE} is on {DE} already"
-    assert (result["updated_licenses"], result["new_server"]["country"]) == (0, "Germany")
+    assert (result["updated_licenses"], result["new_server"]["country"]) == (1, "Germany")
     assert served.fleet.calls == []
 
 
@@ -130,6 +130,20 @@ def test_a_server_without_a_name_is_its_country(served: Controller) -> None:
     assert result["new_server"] == {"country": "France", "dns_name": None}
     with served.registry.read() as session:
         assert session.scalars(select(License.server).where(License.email == ALICE)).one() == "France"
+
+
+def test_a_license_that_says_otherwise_is_put_right(served: Controller) -> None:
+    """Also where the instance is there already, as after a customer's first, least loaded node."""
+    with served.registry.write() as session:
+        session.scalars(select(License).where(License.email == ALICE)).one().server = "Germany"
+    result = served.one("transfer", instance=ALICE, node=NL)
+    assert (result["status"], result["changed"], result["updated_licenses"]) == ("success", True, 1)
+    with served.registry.read() as session:
+        assert session.scalars(select(License.server).where(License.email == ALICE)).one() == f"vpn-{NL}"
+    result = served.one("transfer", instance=ALICE, node=NL)
+    assert (result["changed"], result["updated_licenses"]) == (False, 1)
+    assert served.fleet.calls[-1][0] == NL
+    assert_all_is_well(served.registry, served.fleet)
 
 
 def test_who_is_disconnected_stays_so(served: Controller) -> None:
