@@ -133,6 +133,17 @@ class Started:
             _send(pid, signal.SIGKILL)
         self.process.wait()
 
+    def kill_alone(self) -> None:
+        """End the playbook's own process by SIGKILL, and none of its workers; they end by themselves."""
+        others = [pid for pid in _tree(self.process.pid) if pid != self.process.pid and _name(pid) != "ssh"]
+        assert others, "it has no workers"
+        self.process.kill()
+        self.process.wait()
+        deadline = time.monotonic() + 5
+        while any(_name(pid) for pid in others):
+            assert time.monotonic() < deadline, "workers go on after their playbook"
+            time.sleep(0.01)
+
     def stop(self) -> list[int]:
         """Let none of its processes go on; returns their ids."""
         stopped: list[int] = []
@@ -433,3 +444,12 @@ def _tree(pid: int) -> list[int]:
 def _send(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _name(pid: int) -> str:
+    """What a process is called; empty when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")
+    except OSError:
+        return ""
+    return "" if fields[2].split()[0] in "ZX" else fields[0].partition("(")[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from itertools import pairwise
@@ -23,22 +22,20 @@ def test_one_of_two_runs_gets_the_instance(fleet: RegistryFleet) -> None:
     }
     told = fleet.provision(dict.fromkeys(asked, "node1"))
 
-    # Whoever gets it waits behind the first play, so that the other one comes too early.
+    # Both wait behind the first play: by then, one of them has got it, and the other one has not.
     started = {
         name: [fleet.start(playbook, wait_at=2, instance=name, **given) for playbook, given in both]
         for name, both in asked.items()
     }
     for name, both in started.items():
-        while all(run.process.poll() is None for run in both):
-            time.sleep(0.02)
-        early, late = sorted(both, key=lambda run: run.process.poll() is not None)
-        refused = late.finish()
-        early.wait()
+        for run in both:
+            run.wait()
         (held,) = (one for one in fleet.operations(name) if one.state == "running")
-        early.go()
-        winner = early.finish()
+        for run in both:
+            run.go()
+        winner, refused = sorted((run.finish() for run in both), key=lambda run: run.code)
 
-        assert refused.code == 2
+        assert (refused.code, refused.published["code"]) == (2, 409)
         (message,) = refused.errors
         assert message.startswith(f"{name} is busy: {held.kind} {held.id} is at work on it since ")
         assert winner.code == 0, winner.output

@@ -15,8 +15,8 @@ description:
   - What is asked stands in variables that the playbook of each O(operation) names, such as C(instance). They are taken
     from the extra vars as they are and never evaluated as templates, whatever a customer is called.
   - An instance that another run is at work on is refused. What a killed run has left is taken up.
-  - What is refused does not fail this task, for Ansible publishes nothing of those. No node has anything to do then, and
-    M(vpnfleet.wireguard.operation_report) publishes why.
+  - What is refused does not fail this task, for Ansible publishes nothing of those. No node has anything to do then,
+    and M(vpnfleet.wireguard.operation_report) publishes why.
 author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:

@@ -144,7 +144,7 @@ def take_report(operation: Operation) -> dict[str, Any] | None:
 def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a look at the fleet publishes besides the operations' own results, and these shortened; nothing when one
     node was asked for."""
-    if not held or not held[0].request.get("all"):
+    if not held or not held[0].request.get("several"):
         return {}
     fitted = iter(fit([one["data"] for one in results if "data" in one], MOST_CHARACTERS // 2, LISTS))
     shortened = [{**one, "data": next(fitted)} if "data" in one else one for one in results]

@@ -46,17 +46,17 @@ APPLY = "apply"
 _CHUNK = 5000
 
 
-def begin(session: Session, kind: str, request: dict[str, Any], run: Run) -> list[Operation]:
-    """Record and claim an operation for each node that is asked for: `request["node"]`, or all that are enabled and
-    that the run may touch. Raises NotFound, Busy or Conflict."""
-    nodes = _nodes(session, request["node"], run)
+def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: Run) -> list[Operation]:
+    """Record and claim an operation for each node that is asked for, or, when a request names none, for all that are
+    enabled and that the run may touch. Raises NotFound, Busy or Conflict."""
+    wanted = [(request, node) for request in requests for node in _nodes(session, request["node"], run)]
     others: dict[str | None, list[Operation]] = {}
     for other in session.scalars(
         select(Operation).where(Operation.state == "running", Operation.kind == kind)
     ):
         others.setdefault(other.node_id, []).append(other)
     operations = []
-    for node in nodes:
+    for request, node in wanted:
         for other in others.get(node.id, ()):
             _make_way(session, other, node, run)
         operation = Operation(
@@ -64,7 +64,7 @@ def begin(session: Session, kind: str, request: dict[str, Any], run: Run) -> lis
             kind=kind,
             state="running",
             node_id=node.id,
-            request={**request, "node": node.name, "all": request["node"] is None},
+            request={**request, "node": node.name, "several": len(wanted) > 1 or request["node"] is None},
             progress={},
             run_id=run.id,
             owner=run.owner,

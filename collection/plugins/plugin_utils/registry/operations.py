@@ -94,7 +94,7 @@ def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: 
     Raises NotFound, Busy, Conflict, Full or Invalid, and then nothing of it is to be kept.
     """
     if kind in node_operations.KINDS:
-        return node_operations.begin(session, kind, requests[0], run)
+        return node_operations.begin(session, kind, requests, run)
     node_operations.require_free(session, [request["instance"] for request in requests])
     if kind in ("disconnect", "transfer"):
         unknown = unknown_instances(session, [request["instance"] for request in requests])

@@ -32,28 +32,29 @@ _PEER_FIELDS = ("name", "public_key", "preshared_key", "allowed_ips", "persisten
 
 
 def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is asked of each operation: one per instance, or one per node for drift and reconcile (`node` None: all).
+    """What is asked of each operation: one per instance, or one per node for drift and reconcile (one with `node` None:
+    all of them).
 
     Raises Invalid, which names the variable.
     """
-    if kind in ("drift", "reconcile"):
-        return [_node_request(kind, variables)]
-    several = _parsed(variables.get("instances"))
-    single = variables.get("instance")
+    what, read = (
+        ("node", _node_request) if kind in ("drift", "reconcile") else ("instance", _instance_request)
+    )
+    several, single = _parsed(variables.get(f"{what}s")), variables.get(what)
+    if kind == "drift" and several is None and single is None:
+        return [{"node": None}]
     if (several is None) == (single is None):
-        raise Invalid("instance", "set one of instance (a name) and instances (a list)")
+        raise Invalid(what, f"set one of {what} (a name) and {what}s (a list)")
     if several is None:
-        return [_instance_request(kind, single, variables, "instance")]
+        return [read(kind, single, variables, what)]
     if not isinstance(several, list) or not several:
-        raise Invalid("instances", "is not a list of names")
-    requests = [
-        _instance_request(kind, one, variables, f"instances[{index}]") for index, one in enumerate(several)
-    ]
+        raise Invalid(f"{what}s", "is not a list of names")
+    requests = [read(kind, one, variables, f"{what}s[{index}]") for index, one in enumerate(several)]
     seen: set[str] = set()
     for request in requests:
-        if request["instance"] in seen:
-            raise Invalid("instances", f"{request['instance']} is there twice")
-        seen.add(request["instance"])
+        if request[what] in seen:
+            raise Invalid(f"{what}s", f"{request[what]} is there twice")
+        seen.add(request[what])
     return requests
 
 
@@ -99,12 +100,9 @@ def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: 
     return request
 
 
-def _node_request(kind: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    node = variables.get("node")
-    request: dict[str, Any] = {"node": None if node is None else check_node_name(_text(node, "node"))}
+def _node_request(kind: str, node: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:
+    request: dict[str, Any] = {"node": check_node_name(_text(node, field), field)}
     if kind == "reconcile":
-        if node is None:
-            raise Invalid("node", "is needed: the node that is to be reconciled")
         for name, default in SWITCHES.items():
             request[name] = _boolean(variables.get(name, default), name)
         limit = variables.get("max_removals")

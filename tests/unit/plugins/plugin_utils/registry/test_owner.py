@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation, now
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import (
+    end_with_parent,
     is_alive,
     lease,
     process_token,
@@ -69,3 +71,26 @@ def test_of_who_is_not_here_the_lease_decides(owner: str | None) -> None:
 def test_who_is_here_needs_no_lease() -> None:
     assert is_alive(held_by(process_token(os.getpid()), lease_until=now() - timedelta(days=1)))
     assert not is_alive(held_by(token_of_the_dead(), lease_until=lease()))
+
+
+def test_a_worker_ends_with_its_playbook() -> None:
+    """It is a session of its own, as Ansible's are, and nobody signals to it."""
+    receiving, sending = os.pipe()
+    playbook = os.fork()
+    if playbook == 0:
+        worker = os.fork()
+        if worker == 0:
+            os.setsid()
+            end_with_parent()
+            os.write(sending, b"%d" % os.getpid())
+            time.sleep(60)
+            os._exit(1)
+        time.sleep(60)
+        os._exit(1)
+    os.close(sending)
+    with os.fdopen(receiving, "rb", buffering=0) as stream:
+        worker = int(stream.read(16))
+        os.kill(playbook, signal.SIGKILL)
+        os.waitpid(playbook, 0)
+        assert stream.read(1) == b""  # whoever had it open has ended
+    assert not is_alive(held_by(process_token(worker), lease_until=lease()))

@@ -14,6 +14,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Busy,
     Conflict,
+    Invalid,
     NodeBusy,
     NotFound,
 )
@@ -419,6 +420,19 @@ def test_what_no_run_has_begun_is_left_to_the_first(fleet: DriftController) -> N
         session.add(Operation(kind="transfer", instance_name=ALICE, request={"instance": ALICE, "node": DE}))
     fleet.reconcile(NL, DE)
     assert last_operation(fleet, ALICE).state == "pending"
+
+
+def test_several_nodes_in_one_run(fleet: DriftController) -> None:
+    drift_of_alice(fleet)
+    fleet.fleet.set_weather(Weather.UNREACHABLE, FR)
+    with pytest.raises(Invalid, match=rf"^nodes: {NL} is there twice"):
+        fleet.play("drift", nodes=[NL, NL])
+    looked = fleet.play("drift", nodes=[FR, NL])
+    assert [one["node"] for one in looked["operations"]] == [FR, NL]
+    assert looked["data"]["summary"] == {"total_nodes": 2, "nodes_with_drift": 1, "total_issues": 3}
+    mended = fleet.play("reconcile", nodes=[NL, DE], **EVERYTHING)
+    assert [(one["node"], one["changed"]) for one in mended["operations"]] == [(NL, True), (DE, False)]
+    assert all_is_well(fleet)
 
 
 # ---- killed
