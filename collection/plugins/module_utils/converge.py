@@ -149,6 +149,8 @@ def _converge_one(
                 return outcome
             outcome.desired = desired = edited
         if is_foreign(desired, outcome.before, public_key_of):
+            if not check_mode and not outcome.before.unfinished:
+                lock.forget(desired.name)  # nothing of this call stays beside what is somebody else's
             return _left_alone(outcome)
         outcome.wanted = target(
             desired, outcome.before, public_key_of, new_private_key, choose_port, node.default_mtu

@@ -33,7 +33,13 @@ def test_an_instance_is_what_the_module_takes(controller: Controller) -> None:
         phone = add_peer(session, instance, "10.8.0.2/32", "fd00:8::2/128", "192.0.2.0/24", name="phone",
                          preshared_key=SHARED, persistent_keepalive=25, public_key=new_key_pair()[1])  # fmt: skip
         tablet = add_peer(session, instance, public_key=new_key_pair()[1])
-        wanted = present(instance, node, 51999, peers_of(session, [instance.id])[instance.id])
+        peers = peers_of(session, [instance.id])[instance.id]
+        wanted = present(instance, node, 51999, peers)
+        # Before it has been up there, what has its name is known by the key.
+        assert wanted.pop("public_key") == public_key
+        assert present(instance, add_node(session, "elsewhere"), 51999, peers)["public_key"] == public_key
+        instance.arrived = True
+        assert "public_key" not in present(instance, node, 51999, peers)
     by_name = {peer.pop("name"): peer for peer in wanted.pop("peers")}
     assert wanted == {
         "name": instance.interface,

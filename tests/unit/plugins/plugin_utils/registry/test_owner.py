@@ -93,4 +93,3 @@ def test_a_worker_ends_with_its_playbook() -> None:
         os.kill(playbook, signal.SIGKILL)
         os.waitpid(playbook, 0)
         assert stream.read(1) == b""  # whoever had it open has ended
-    assert not is_alive(held_by(process_token(worker), lease_until=lease()))
