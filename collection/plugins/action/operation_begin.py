@@ -87,12 +87,11 @@ class ActionModule(RegistryAction):
     ) -> dict[str, Any]:
         """Why nothing was taken on, as the report publishes it. Of what might have been, the audit keeps who asked for
         it; of what makes no sense, nothing is recorded."""
-        code = 400 if isinstance(error, Invalid) else 404 if isinstance(error, NotFound) else 409
         subjects = [str(one.get("instance") or one.get("node") or "") for one in asked]
         if not self._task.check_mode and not isinstance(error, Invalid):
             with self.registry.write() as session:
-                endings.refuse(session, kind, subjects, str(error), code, run.actor)
-        return {"reason": type(error).__name__, "code": code, "message": str(error)}
+                endings.refuse(session, kind, subjects, str(error), error.code, run.actor)
+        return {"reason": type(error).__name__, "code": error.code, "message": str(error)}
 
     def _begin(
         self, kind: str, asked: Sequence[dict[str, Any]], run: operations.Run

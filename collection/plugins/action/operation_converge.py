@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
-
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
     MISSING,
@@ -25,6 +23,10 @@ if MISSING is None:
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import (
+        first_line,
+        of_instance,
+    )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
         Job,
@@ -87,22 +89,13 @@ class ActionModule(RegistryAction):
             "_packed": pack({"instances": [job.wanted for job in jobs]}),
             "max_removals": _NO_LIMIT,
         }
-        try:
-            answer: dict[str, Any] = self._execute_module(
-                module_name=_MODULE, module_args=arguments, task_vars=task_vars
-            )
-        except AnsibleConnectionFailure as error:
-            told = _first_line(str(error))
+        called, answer = self.call(_MODULE, arguments, task_vars)
+        if called.state != stages.DONE:
+            reached = called.state != stages.UNREACHABLE
+            warning = called.error if reached else f"this node cannot be reached: {called.error}"
             return (
-                {job.operation_id: Outcome(stages.UNREACHABLE, error=told) for job in jobs},
-                {"changed": False, "reached": False, "warnings": [f"this node cannot be reached: {told}"]},
-            )
-        except AnsibleError as error:
-            # Such as a password for sudo that is missing. Nothing was done; another node may have to know.
-            told = _first_line(str(error))
-            return (
-                {job.operation_id: Outcome(stages.FAILED, error=told) for job in jobs},
-                {"changed": False, "reached": True, "warnings": [told]},
+                {job.operation_id: called for job in jobs},
+                {"changed": False, "reached": reached, "warnings": [warning]},
             )
         return _outcomes(jobs, answer), _shown(answer)
 
@@ -118,13 +111,7 @@ def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]
     by_interface = {str(one["name"]): one for one in answer.get("instances", ())}
     found: dict[str, Outcome] = {}
     for job in jobs:
-        told = by_interface.get(job.wanted["name"])
-        if told is None:
-            outcome = Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer"))))
-        elif told.get("error"):
-            outcome = Outcome(stages.FAILED, error=str(told["error"]))
-        else:
-            outcome = Outcome(stages.DONE, changed=bool(told["changed"]))
+        outcome = of_instance(by_interface.get(job.wanted["name"]), answer)
         before = found.get(job.operation_id)
         if before is not None:
             outcome = Outcome(
@@ -142,9 +129,5 @@ def _shown(answer: dict[str, Any]) -> dict[str, Any]:
     warnings = list(answer.get("warnings", ()))
     warnings += [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
     if answer.get("failed") and not warnings:
-        warnings = [_first_line(str(answer.get("msg", "the module failed")))]
+        warnings = [first_line(str(answer.get("msg", "the module failed")))]
     return {**shown, "reached": True, **({"warnings": warnings} if warnings else {})}
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:500]

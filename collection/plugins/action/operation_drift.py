@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
-
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
     MISSING,
@@ -31,6 +29,10 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
         Node,
         Operation,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import (
+        failed,
+        of_instance,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
@@ -81,9 +83,8 @@ class ActionModule(RegistryAction):
             reconcile.complete_transfers(session, operation, node)
             reconcile.settle_repairs(session, operation, node, done, planned, answer)
             report = reconcile.report(operation, answer, planned, done, told)
-            if stages.changed(operation):  # the registry alone
-                outcome = Outcome(stages.DONE, True)
-        changed = bool(answer.get("changed")) or bool(second.get("changed"))
+            in_registry = stages.changed(operation)
+        changed = in_registry or bool(answer.get("changed")) or bool(second.get("changed"))
         diff = [*_diffs(answer), *_diffs(second)]
         return self._end(task_vars, Outcome(stages.DONE, changed), report, {**answer, "diff": diff})
 
@@ -141,14 +142,11 @@ class ActionModule(RegistryAction):
         self, wanted: drift.Wanted, switches: Mapping[str, Any], task_vars: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any]]:
         arguments = {"_packed": pack({"interfaces": wanted.interfaces}), "complete": True, **switches}
-        try:
-            answer = self._call(_DRIFT, arguments, task_vars)
-        except AnsibleConnectionFailure as error:
-            return Outcome(stages.UNREACHABLE, error=_first_line(str(error))), {}
-        except AnsibleError as error:
-            return Outcome(stages.FAILED, error=_first_line(str(error))), {}
+        called, answer = self.call(_DRIFT, arguments, task_vars)
+        if called.state != stages.DONE:
+            return called, {}
         if "has_drift" not in answer:
-            return Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer")))), {}
+            return failed(str(answer.get("msg", "no answer"))), {}
         # Where only something of it failed, the answer says what.
         return Outcome(stages.DONE, bool(answer.get("changed"))), answer
 
@@ -162,29 +160,11 @@ class ActionModule(RegistryAction):
         if "max_removals" in switches:
             arguments["max_removals"] = switches["max_removals"]
         names = [str(one["name"]) for one in instances]
-        try:
-            answer = self._call(_INSTANCE, arguments, task_vars)
-        except AnsibleConnectionFailure as error:
-            lost = Outcome(stages.UNREACHABLE, error=_first_line(str(error)))
-            return dict.fromkeys(names, lost), {}
-        except AnsibleError as error:
-            return dict.fromkeys(names, Outcome(stages.FAILED, error=_first_line(str(error)))), {}
+        called, answer = self.call(_INSTANCE, arguments, task_vars)
+        if called.state != stages.DONE:
+            return dict.fromkeys(names, called), {}
         told = {str(one["name"]): one for one in answer.get("instances", ())}
-        return {name: _outcome(told.get(name), answer) for name in names}, answer
-
-    def _call(self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(
-            module_name=module, module_args=arguments, task_vars=task_vars
-        )
-        return answer
-
-
-def _outcome(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Outcome:
-    if told is None:
-        return Outcome(stages.FAILED, error=_first_line(str(answer.get("msg", "no answer"))))
-    if told.get("error"):
-        return Outcome(stages.FAILED, error=str(told["error"]))
-    return Outcome(stages.DONE, bool(told["changed"]))
+        return {name: of_instance(told.get(name), answer) for name in names}, answer
 
 
 def _diffs(answer: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -199,7 +179,3 @@ def _bounded(diffs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
             break
         found.append(one)
     return found
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:500]

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 try:
     from sqlalchemy.orm import Session
 
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        module_answers,
+        stages,
+    )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
         Registry,
         open_registry,
@@ -24,6 +29,7 @@ try:
         RegistryError,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import end_with_parent
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
 except ImportError as missing:
     MISSING: ImportError | None = missing
 else:
@@ -37,6 +43,14 @@ _PAUSE = 1.0
 Found = TypeVar("Found")
 
 
+def require_libraries() -> None:
+    """Raises AnsibleActionFail where the libraries of the registry are not installed."""
+    if MISSING is not None:
+        raise AnsibleActionFail(
+            f"the registry needs Python's {MISSING.name} on the controller: pip install vpnfleet ({MISSING})"
+        )
+
+
 class RegistryAction(ActionBase):  # type: ignore[misc]
     """Runs on the controller, with the registry open as `self.registry`."""
 
@@ -48,10 +62,7 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Open the registry and do the work; called by Ansible."""
-        if MISSING is not None:
-            raise AnsibleActionFail(
-                f"the registry needs Python's {MISSING.name} on the controller: pip install vpnfleet"
-            )
+        require_libraries()
         end_with_parent()
         result: dict[str, Any] = super().run(tmp, task_vars)
         result["changed"] = False
@@ -77,6 +88,21 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
                     raise
             time.sleep(_PAUSE)
 
+    def call(
+        self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]
+    ) -> tuple[Outcome, dict[str, Any]]:
+        """Run a module on the node. DONE means that it answered; the answer says what became of it."""
+        try:
+            answer: dict[str, Any] = self._execute_module(
+                module_name=module, module_args=arguments, task_vars=task_vars
+            )
+        except AnsibleConnectionFailure as error:
+            return module_answers.unreachable(str(error)), {}
+        except AnsibleError as error:
+            # Such as a password for sudo that is missing. Nothing was done; another node may have to know.
+            return module_answers.failed(str(error)), {}
+        return Outcome(stages.DONE), answer
+
+    @abstractmethod
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin is for; returns what its result holds. May raise RegistryError."""
-        raise NotImplementedError

@@ -8,19 +8,18 @@ Ansible publishes no statistics of a task that fails. The object is for a `set_s
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import MISSING
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
+    MISSING,
+    require_libraries,
+)
 
 if MISSING is None:
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
-        Conflict,
-        Invalid,
-        RegistryError,
-    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
 
 _MOST_TOLD = 20
 
@@ -37,22 +36,18 @@ class ResultAction(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do the work and tell how it ended; called by Ansible."""
-        if MISSING is not None:
-            raise AnsibleActionFail(
-                f"the registry needs Python's {MISSING.name} on the controller: pip install vpnfleet ({MISSING})"
-            )
+        require_libraries()
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
             result.update(self.work(task_vars or {}))
         except RegistryError as error:
-            code = 400 if isinstance(error, Invalid) else 409 if isinstance(error, Conflict) else 500
             result.update(changed=False, failed=True, msg=str(error))
-            result["result"] = self._result("error", code, False, str(error))
+            result["result"] = self._result("error", error.code, False, str(error))
         return result
 
+    @abstractmethod
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin is for; returns `succeeded`. May raise RegistryError."""
-        raise NotImplementedError
 
     def succeeded(self, told: list[str], diff: list[dict[str, Any]], **details: Any) -> dict[str, Any]:
         """The answer of what went well: it changed something when there is a diff. `told` says what, in sentences."""

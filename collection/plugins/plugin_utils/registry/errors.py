@@ -7,11 +7,15 @@ from __future__ import annotations
 
 
 class RegistryError(Exception):
-    """Base of all that the registry raises on purpose."""
+    """Base of all that the registry raises on purpose. `code` is what it is in HTTP."""
+
+    code = 500
 
 
 class Invalid(RegistryError):
     """An input that cannot be; `field` names it."""
+
+    code = 400
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
@@ -21,9 +25,13 @@ class Invalid(RegistryError):
 class NotFound(RegistryError):
     """There is nothing of this name."""
 
+    code = 404
+
 
 class Conflict(RegistryError):
     """What is asked contradicts what is there."""
+
+    code = 409
 
 
 class Busy(Conflict):
@@ -36,6 +44,8 @@ class NodeBusy(Busy):
 
 class Full(RegistryError):
     """A pool, a node or the whole fleet has no room left."""
+
+    code = 409
 
 
 class NotUsable(RegistryError):

@@ -62,6 +62,11 @@ def add_peers(session: Session, instance: Instance, count: int) -> None:
         session.execute(insert(Peer), rows)
 
 
+def an_instance(session: Session, subnet: str = "10.8.1.0/24", subnet6: str = "fd00:8:0:1::/64") -> Instance:
+    """An instance on a node of its own."""
+    return add_instance(session, add_node(session), subnet=subnet, subnet6=subnet6)
+
+
 def add_peer(session: Session, instance: Instance, *networks: str, **fields: Any) -> Peer:
     """One peer with these networks."""
     peer = Peer(instance_id=instance.id, **{"public_key": any_key()} | fields)

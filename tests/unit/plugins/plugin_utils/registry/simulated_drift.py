@@ -19,7 +19,6 @@ from ansible.parsing.dataloader import DataLoader
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ansible_collections.vpnfleet.wireguard.plugins.action import (
-    operation_begin,
     operation_drift,
     operation_report,
 )
@@ -44,7 +43,6 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import (
     Controller,
     WatchedRegistry,
-    require_taken_on,
 )
 
 MTU = 1420
@@ -131,15 +129,8 @@ class DriftController(Controller):
         """As ever."""
         if kind not in ("drift", "reconcile"):
             return super().play(kind, limit=limit, check=check, **variables)
-        self.shown, self.modules = [], []
-        hosts = sorted(self.fleet.nodes if limit is None else limit)
-        begun = self._task(
-            operation_begin,
-            {"operation": kind},
-            {**variables, "ansible_play_hosts_all": ["localhost", *hosts]},
-            check,
-        )
-        run = require_taken_on(begun)
+        self.modules = []
+        run, hosts = self.begin(kind, limit, check, variables)
         facts = {
             name: self._look(run, {**variables, **self._vars({}), "inventory_hostname": name}, check).get(
                 "ansible_facts", {}

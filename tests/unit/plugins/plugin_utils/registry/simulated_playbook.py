@@ -80,15 +80,7 @@ class Controller:
         self, kind: str, *, limit: Iterable[str] | None = None, check: bool = False, **variables: Any
     ) -> dict[str, Any]:
         """The result object of a playbook. What its tasks answered is in `shown`. Raises RegistryError."""
-        hosts = sorted(self.fleet.nodes if limit is None else limit)
-        self.shown = []
-        begun = self._task(
-            operation_begin,
-            {"operation": kind},
-            {**variables, "ansible_play_hosts_all": ["localhost", *hosts]},
-            check,
-        )
-        run = require_taken_on(begun)
+        run, hosts = self.begin(kind, limit, check, variables)
         for stage in STAGES[kind]:
             for name in self.order([name for name in run["stages"].get(stage, []) if name in hosts]):
                 try:
@@ -103,6 +95,15 @@ class Controller:
                     hosts.remove(name)
         result: dict[str, Any] = self.tell(run, variables, check)["result"]
         return result
+
+    def begin(
+        self, kind: str, limit: Iterable[str] | None, check: bool, variables: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The run, as the first task has recorded it, and the hosts that it may touch. Raises RegistryError."""
+        hosts = sorted(self.fleet.nodes if limit is None else limit)
+        self.shown = []
+        asked = {**variables, "ansible_play_hosts_all": ["localhost", *hosts]}
+        return require_taken_on(self._task(operation_begin, {"operation": kind}, asked, check)), hosts
 
     def tell(
         self, run: dict[str, Any], variables: dict[str, Any] | None = None, check: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +111,24 @@ def points_to_try(registry: Registry, name: str, last: int) -> range:
     return range(1 + len(name) % 4, last + 1, 4) if few else range(1, last + 1)
 
 
+def all_points(last: int) -> range:
+    """Each of them."""
+    return range(1, last + 1)
+
+
+def each_kill(
+    controller: Controller, asked: Asked, points: Callable[[int], Iterable[int]] = all_points
+) -> Iterator[int]:
+    """Every time the run is killed at another point, and all is as it was then. `points` is told the last."""
+    registry, nodes = controller.registry, pickle.dumps(controller.fleet)
+    keep(registry, "before")
+    for number in points(count_points(controller, asked)):
+        put_back(registry, "before")
+        controller.fleet = pickle.loads(nodes)  # noqa: S301
+        controller.fleet = killed_at(controller, asked, number)
+        yield number
+
+
 def killed_at(controller: Controller, asked: Asked, number: int) -> SimulatedFleet:
     """The nodes as they are when the run was killed at its point `number`."""
     receiving, sending = os.pipe()
@@ -165,15 +184,14 @@ def play_or_find_nobody(controller: Controller, asked: Asked) -> None:
 def test_killed_at_every_point(controller: Controller, name: str) -> None:
     scenario = SCENARIOS[name]
     prepare(controller, scenario)
-    registry, nodes = controller.registry, pickle.dumps(controller.fleet)
-    keep(registry, "before")
-    last = count_points(controller, scenario.asked)
-    assert last >= 12
+    registry = controller.registry
+
+    def points(last: int) -> range:
+        assert last >= 12
+        return points_to_try(registry, name, last)
+
     wrong = []
-    for number in points_to_try(registry, name, last):
-        put_back(registry, "before")
-        controller.fleet = pickle.loads(nodes)  # noqa: S301
-        controller.fleet = killed_at(controller, scenario.asked, number)
+    for number in each_kill(controller, scenario.asked, points):
         wrong += [f"killed at {number}: {problem}" for problem in problems(registry, controller.fleet)]
         set_weather(controller, {})
         keep(registry, "killed")

@@ -19,14 +19,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
     NotFound,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
-    find_instance,
     require_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     AuditEntry,
     Instance,
-    License,
-    Node,
     Operation,
     Teardown,
 )
@@ -35,16 +32,9 @@ from tests.unit.plugins.plugin_utils.registry.rows import add_instance, any_key
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather, nothing
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 from tests.unit.plugins.plugin_utils.registry.test_interrupted_operations import (
-    SCENARIOS,
     SERVED,
     Asked,
-    count_points,
-    killed_at,
-    points_to_try,
-    prepare,
-    set_weather,
     to,
 )
 
@@ -433,128 +423,3 @@ def test_several_nodes_in_one_run(fleet: DriftController) -> None:
     mended = fleet.play("reconcile", nodes=[NL, DE], **EVERYTHING)
     assert [(one["node"], one["changed"]) for one in mended["operations"]] == [(NL, True), (DE, False)]
     assert all_is_well(fleet)
-
-
-# ---- killed
-
-
-def concerned(fleet: DriftController) -> list[str]:
-    """The nodes on which there is something of hers, or may be; any node if there is none."""
-    with fleet.registry.read() as session:
-        instances = session.scalars(select(Instance.node_id).where(Instance.name == ALICE))
-        left = session.scalars(select(Teardown.node_id).where(Teardown.instance_name == ALICE))
-        query = select(Node.name).where(Node.id.in_({*instances, *left}))
-        return sorted(session.scalars(query)) or [FR]
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_reconciles_finish_or_undo_what_a_killed_run_had_begun(controller: Controller, name: str) -> None:
-    """Wherever it was killed, and in whatever order its nodes are reconciled."""
-    scenario = SCENARIOS[name]
-    fleet = with_drift(controller)
-    prepare(fleet, scenario)
-    registry, nodes = fleet.registry, pickle.dumps(fleet.fleet)
-    keep(registry, "kept")
-    wrong = []
-    for number in points_to_try(registry, name, count_points(fleet, scenario.asked)):
-        put_back(registry, "kept")
-        fleet.fleet = pickle.loads(nodes)  # noqa: S301
-        fleet.fleet = killed_at(fleet, scenario.asked, number)
-        set_weather(fleet, {})
-        order = concerned(fleet)[:: 1 if number % 2 else -1]
-        for node in order:
-            fleet.reconcile(node)
-            found = problems(registry, fleet.fleet)
-            wrong += [f"killed at {number}, then {node} of {order}: {problem}" for problem in found]
-        found = left_to_do(registry, fleet.fleet)
-        wrong += [f"killed at {number}, then {order}: {problem}" for problem in found]
-    assert not wrong, "\n".join(wrong)
-    assert not any(result["changed"] for result in fleet.reconcile(NL, DE, FR))
-
-
-@pytest.mark.parametrize("first", [NL, DE])
-def test_a_half_done_transfer_ends_on_one_node_by_one_reconcile(controller: Controller, first: str) -> None:
-    """Killed when the customer was down on the source already: the target alone serves, by either's reconcile."""
-    fleet = with_drift(controller)
-    prepare(fleet, SCENARIOS["transfer"])
-    registry, nodes = fleet.registry, pickle.dumps(fleet.fleet)
-    keep(registry, "kept")
-    interface = interface_of(fleet, ALICE)
-    seen = 0
-    for number in range(1, count_points(fleet, to(DE)) + 1):
-        put_back(registry, "kept")
-        fleet.fleet = pickle.loads(nodes)  # noqa: S301
-        fleet.fleet = killed_at(fleet, to(DE), number)
-        with registry.read() as session:
-            instance = find_instance(session, ALICE)
-            assert instance is not None
-            place = instance.node.name
-        if fleet.fleet.where(interface) != [DE] or place == DE:
-            continue
-        seen += 1
-        fleet.reconcile(first)
-        assert fleet.fleet.where(interface) == [DE]
-        operation = last_operation(fleet, ALICE)
-        assert operation.result is not None
-        assert operation.result["status"] == "success"
-        assert operation.result["node"] == DE
-        with registry.read() as session:
-            assert session.scalars(select(License.server).where(License.email == ALICE)).all() == [
-                f"vpn-{DE}"
-            ]
-        fleet.reconcile(NL)
-        assert last_operation(fleet, ALICE).state == "succeeded"
-        assert all_is_well(fleet)
-    assert seen >= 1
-
-
-def test_a_transfer_that_had_only_arrived_is_undone(controller: Controller) -> None:
-    fleet = with_drift(controller)
-    prepare(fleet, SCENARIOS["transfer"])
-    registry, nodes = fleet.registry, pickle.dumps(fleet.fleet)
-    keep(registry, "kept")
-    interface = interface_of(fleet, ALICE)
-    seen = 0
-    for number in range(1, count_points(fleet, to(DE)) + 1):
-        put_back(registry, "kept")
-        fleet.fleet = pickle.loads(nodes)  # noqa: S301
-        fleet.fleet = killed_at(fleet, to(DE), number)
-        operation = last_operation(fleet, ALICE)
-        with registry.read() as session:
-            instance = find_instance(session, ALICE)
-            assert instance is not None
-            if operation.kind != "transfer" or not instance.applied or instance.node.name == DE:
-                continue
-        seen += 1
-        fleet.reconcile(NL)
-        assert last_operation(fleet, ALICE).state == "running"
-        fleet.reconcile(DE)
-        assert fleet.fleet.where(interface) == [NL]
-        ended = last_operation(fleet, ALICE)
-        assert ended.state == "failed"
-        assert ended.result is not None
-        assert ended.result["message"] == (
-            f"{ALICE} stays on {NL}, nothing has changed for it: the run was killed, and what it had done is undone by "
-            f"a reconcile of {DE}"
-        )
-        assert (ended.result["node"], ended.result["changed"]) == (NL, False)
-        assert all_is_well(fleet)
-    assert seen >= 3
-
-
-def test_a_reconcile_that_is_killed_is_done_by_the_next(fleet: DriftController) -> None:
-    fleet.fleet.set_weather(Weather.UNREACHABLE, NL)
-    fleet.play("transfer", instance=BOB, node=DE)
-    fleet.fleet.set_weather(Weather.FINE)
-    fleet.play("provision", instance="carl@example.com", node=NL, peers=[{"name": "phone"}])
-    drift_of_alice(fleet)
-    del fleet.fleet.nodes[NL].up[interface_of(fleet, "carl@example.com")]
-    registry, nodes = fleet.registry, pickle.dumps(fleet.fleet)
-    keep(registry, "kept")
-    asked = ("reconcile", {"node": NL, **EVERYTHING})
-    for number in range(1, count_points(fleet, asked) + 1):
-        put_back(registry, "kept")
-        fleet.fleet = pickle.loads(nodes)  # noqa: S301
-        fleet.fleet = killed_at(fleet, asked, number)
-        fleet.reconcile(NL, **EVERYTHING)
-        assert all_is_well(fleet)

@@ -1,0 +1,36 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules on the nodes answer, as outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import stages
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
+
+
+def of_instance(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Outcome:
+    """How it went with one instance: `told` is what wg_instance says of it; None when the `answer` has nothing."""
+    if told is None:
+        return failed(str(answer.get("msg", "no answer")))
+    if told.get("error"):
+        return Outcome(stages.FAILED, error=str(told["error"]))
+    return Outcome(stages.DONE, bool(told["changed"]))
+
+
+def failed(text: str) -> Outcome:
+    """It did not go, for this reason."""
+    return Outcome(stages.FAILED, error=first_line(text))
+
+
+def unreachable(text: str) -> Outcome:
+    """The node could not be reached, for this reason."""
+    return Outcome(stages.UNREACHABLE, error=first_line(text))
+
+
+def first_line(text: str) -> str:
+    """What a person is told of a long text."""
+    return (text.strip().splitlines() or [""])[0][:500]

@@ -1,0 +1,163 @@
+"""What reconcile.yml finishes or undoes for runs that were killed, on nodes in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from sqlalchemy import select
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import find_instance
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    License,
+    Node,
+    Teardown,
+)
+from tests.unit.plugins.plugin_utils.registry import test_reconcile
+from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
+from tests.unit.plugins.plugin_utils.registry.test_interrupted_operations import (
+    SCENARIOS,
+    each_kill,
+    points_to_try,
+    prepare,
+    set_weather,
+    to,
+)
+from tests.unit.plugins.plugin_utils.registry.test_reconcile import (
+    ALICE,
+    BOB,
+    DE,
+    EVERYTHING,
+    FR,
+    NL,
+    all_is_well,
+    drift_of_alice,
+    interface_of,
+    last_operation,
+)
+
+fleet = test_reconcile.fleet
+
+
+def concerned(fleet: DriftController) -> list[str]:
+    """The nodes on which there is something of hers, or may be; any node if there is none."""
+    with fleet.registry.read() as session:
+        instances = session.scalars(select(Instance.node_id).where(Instance.name == ALICE))
+        left = session.scalars(select(Teardown.node_id).where(Teardown.instance_name == ALICE))
+        query = select(Node.name).where(Node.id.in_({*instances, *left}))
+        return sorted(session.scalars(query)) or [FR]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_reconciles_finish_or_undo_what_a_killed_run_had_begun(controller: Controller, name: str) -> None:
+    """Wherever it was killed, and in whatever order its nodes are reconciled."""
+    scenario = SCENARIOS[name]
+    fleet = with_drift(controller)
+    prepare(fleet, scenario)
+    registry = fleet.registry
+    wrong = []
+    for number in each_kill(fleet, scenario.asked, partial(points_to_try, registry, name)):
+        set_weather(fleet, {})
+        order = concerned(fleet)[:: 1 if number % 2 else -1]
+        for node in order:
+            fleet.reconcile(node)
+            found = problems(registry, fleet.fleet)
+            wrong += [f"killed at {number}, then {node} of {order}: {problem}" for problem in found]
+        found = left_to_do(registry, fleet.fleet)
+        wrong += [f"killed at {number}, then {order}: {problem}" for problem in found]
+    assert not wrong, "\n".join(wrong)
+    assert not any(result["changed"] for result in fleet.reconcile(NL, DE, FR))
+
+
+@pytest.mark.parametrize("first", [NL, DE])
+def test_a_half_done_transfer_ends_on_one_node_by_one_reconcile(controller: Controller, first: str) -> None:
+    """Killed when the customer was down on the source already: the target alone serves, by either's reconcile."""
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer"])
+    registry, interface = fleet.registry, interface_of(fleet, ALICE)
+    seen = 0
+    for _ in each_kill(fleet, to(DE)):
+        with registry.read() as session:
+            instance = find_instance(session, ALICE)
+            assert instance is not None
+            place = instance.node.name
+        if fleet.fleet.where(interface) != [DE] or place == DE:
+            continue
+        seen += 1
+        fleet.reconcile(first)
+        assert fleet.fleet.where(interface) == [DE]
+        operation = last_operation(fleet, ALICE)
+        assert operation.result is not None
+        assert operation.result["status"] == "success"
+        assert operation.result["node"] == DE
+        with registry.read() as session:
+            assert session.scalars(select(License.server).where(License.email == ALICE)).all() == [
+                f"vpn-{DE}"
+            ]
+        fleet.reconcile(NL)
+        assert last_operation(fleet, ALICE).state == "succeeded"
+        assert all_is_well(fleet)
+    assert seen >= 1
+
+
+def test_a_transfer_that_had_only_arrived_is_undone(controller: Controller) -> None:
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer"])
+    registry, interface = fleet.registry, interface_of(fleet, ALICE)
+    seen = 0
+    for _ in each_kill(fleet, to(DE)):
+        operation = last_operation(fleet, ALICE)
+        with registry.read() as session:
+            instance = find_instance(session, ALICE)
+            assert instance is not None
+            if operation.kind != "transfer" or not instance.applied or instance.node.name == DE:
+                continue
+        seen += 1
+        fleet.reconcile(NL)
+        assert last_operation(fleet, ALICE).state == "running"
+        fleet.reconcile(DE)
+        assert fleet.fleet.where(interface) == [NL]
+        ended = last_operation(fleet, ALICE)
+        assert ended.state == "failed"
+        assert ended.result is not None
+        assert ended.result["message"] == (
+            f"{ALICE} stays on {NL}, nothing has changed for it: the run was killed, and what it had done is undone by "
+            f"a reconcile of {DE}"
+        )
+        assert (ended.result["node"], ended.result["changed"]) == (NL, False)
+        assert all_is_well(fleet)
+    assert seen >= 3
+
+
+def test_a_reconcile_that_is_killed_is_done_by_the_next(fleet: DriftController) -> None:
+    fleet.fleet.set_weather(Weather.UNREACHABLE, NL)
+    fleet.play("transfer", instance=BOB, node=DE)
+    fleet.fleet.set_weather(Weather.FINE)
+    fleet.play("provision", instance="carl@example.com", node=NL, peers=[{"name": "phone"}])
+    drift_of_alice(fleet)
+    del fleet.fleet.nodes[NL].up[interface_of(fleet, "carl@example.com")]
+    for _ in each_kill(fleet, ("reconcile", {"node": NL, **EVERYTHING})):
+        fleet.reconcile(NL, **EVERYTHING)
+        assert all_is_well(fleet)
+
+
+def test_a_transfer_that_is_completed_in_the_registry_alone_is_a_change(controller: Controller) -> None:
+    """Its nodes are as they should be already, and the reconcile of the target is what says so."""
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer"])
+    interface = interface_of(fleet, ALICE)
+    seen = 0
+    for _ in each_kill(fleet, to(DE)):
+        if fleet.fleet.where(interface) != [DE] or fleet.instance(ALICE).node.name == DE:
+            continue
+        seen += 1
+        assert fleet.one("reconcile", node=DE, check=True)["changed"]
+        assert fleet.one("reconcile", node=DE)["changed"]
+        (_begun, mended, _told) = fleet.shown
+        assert mended["changed"]
+        assert not fleet.one("reconcile", node=DE)["changed"]
+    assert seen >= 1
