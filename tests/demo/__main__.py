@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for log in directory.glob("*.log"):
                 log.unlink()
             report = Report(directory / "report.json", screen)
-            code = _run(Lab(options.name, NODES, DEVICES), report, directory, screen)
+            code = _run(Lab(options.name, NODES, DEVICES), report, directory, options.database, screen)
     except _Ended as ended:
         return 128 + ended.number
     failed = sum(not step.ok for step in report.steps)
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(lab: Lab, report: Report, directory: Path, screen: Screen) -> int:
+def _run(lab: Lab, report: Report, directory: Path, database: str | None, screen: Screen) -> int:
     """Tell the story, clean up whatever comes, and return the exit code."""
     ended_by = 0
     try:
-        Story(lab, report, directory, screen.note).tell()
+        Story(lab, report, directory, screen.note, database).tell()
     except _Ended as ended:
         ended_by = ended.number
     finally:
@@ -111,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=ROOT / "var" / "demo",
         help="where report, logs and inventory go (default: var/demo of the checkout)",
+    )
+    parser.add_argument(
+        "--database",
+        help="SQLAlchemy's URL of an empty PostgreSQL database (default: SQLite in the directory)",
     )
     return parser
 

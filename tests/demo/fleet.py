@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.fernet import Fernet
+from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.engine import URL, Engine
 
+from tests.demo.playbook import shown
 from tests.lab.fleet import Lab
 
 #: Where the demo's nodes stand, as the customers see it.
@@ -23,15 +25,25 @@ _HISTORY = ("operation", "audit_entry")
 
 
 class Fleet:
-    """What `directory` holds of it: registry.db, nodes.yml, inventory/, and what is asked for as JSON."""
+    """What `directory` holds of it: registry.db, nodes.yml, inventory/, and what is asked for as JSON.
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
+    The registry is in `database`, an empty PostgreSQL one, where that is given.
+    """
+
+    def __init__(self, lab: Lab, directory: Path, database: str | None = None) -> None:
         self._lab = lab
         self._directory = directory
+        self._url: URL = make_url(database or f"sqlite:///{directory / 'registry.db'}")
 
     @property
-    def registry(self) -> Path:
-        return self._directory / "registry.db"
+    def needs_schema(self) -> bool:
+        """Whether an operator has to make the schema; SQLite's is made by the way."""
+        return self._url.get_backend_name() != "sqlite"
+
+    @property
+    def registry(self) -> str:
+        """Where the registry is, for the reader."""
+        return shown(Path(self._url.database or "")) if not self.needs_schema else "PostgreSQL"
 
     @property
     def nodes(self) -> Path:
@@ -46,12 +58,22 @@ class Fleet:
         kept = {
             name: value for name, value in self._lab.ansible_env().items() if not name.startswith("VPNFLEET_")
         }
-        return {**kept, "VPNFLEET_DATABASE_URL": f"sqlite:///{self.registry}"}
+        kept["VPNFLEET_DATABASE_URL"] = self._url.render_as_string(hide_password=False)
+        if self.needs_schema:
+            kept["VPNFLEET_ENCRYPTION_KEY"] = self._key.read_text(encoding="ascii")
+        return kept
+
+    @property
+    def _key(self) -> Path:
+        return self._directory / "registry.key"
 
     def write(self) -> None:
         """Write what an operator writes; of an earlier demo's registry, nothing stays."""
         for name in ("registry.db", "registry.db-wal", "registry.db-shm", "registry.key"):
             (self._directory / name).unlink(missing_ok=True)
+        if self.needs_schema:
+            self._key.touch(mode=0o600)
+            self._key.write_text(Fernet.generate_key().decode("ascii"), encoding="ascii")
         internet = (self._lab.addresses.gateway, self._lab.addresses.gateway6)
         pools6 = [_POOL6.format(number) for number in range(1, len(COUNTRIES) + 1)]
         nodes = [
@@ -85,28 +107,24 @@ class Fleet:
 
     def nodes_known(self) -> list[str]:
         """The nodes in the registry, with their countries."""
-        with closing(self._open()) as registry:
-            return [
-                f"{name} ({country})"
-                for name, country in registry.execute("SELECT name, country FROM node ORDER BY name")
-            ]
+        with self._open().connect() as registry:
+            known = registry.execute(text("SELECT name, country FROM node ORDER BY name"))
+            return [f"{name} ({country})" for name, country in known]
 
     def tables_with(self, *texts: str) -> list[str]:
         """The registry's tables, but for its history, in which any of these texts stands in a row."""
         found = set()
-        with closing(self._open()) as registry:
-            tables = [
-                name for (name,) in registry.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-            ]
-            for table in tables:
-                rows = registry.execute(f'SELECT * FROM "{table}"')  # noqa: S608 # a name from the schema itself
-                if table not in _HISTORY and any(text in str(row) for row in rows for text in texts):
+        engine = self._open()
+        with engine.connect() as registry:
+            for table in inspect(engine).get_table_names():
+                rows = registry.execute(text(f'SELECT * FROM "{table}"'))  # noqa: S608 # a name from the schema itself
+                if table not in _HISTORY and any(one in str(row) for row in rows for one in texts):
                     found.add(table)
         return sorted(found)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Engine:
         """The registry, to read from. The demo does not ask the code that it is to prove."""
-        return sqlite3.connect(f"{self.registry.as_uri()}?mode=ro", uri=True)
+        return create_engine(self._url)
 
 
 def _write_yaml(path: Path, content: Any) -> None:

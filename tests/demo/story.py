@@ -36,11 +36,18 @@ _KINDS = ("missing", "mismatched", "unknown")
 class Story:
     """One telling. `directory` takes the fleet's files and the logs; `progress` is told what a long step is at."""
 
-    def __init__(self, lab: Lab, report: Report, directory: Path, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        report: Report,
+        directory: Path,
+        progress: Callable[[str], None],
+        database: str | None = None,
+    ) -> None:
         self._lab = lab
         self._report = report
         self._progress = progress
-        self._fleet = Fleet(lab, directory)
+        self._fleet = Fleet(lab, directory, database)
         self._directory = directory
 
     def tell(self) -> None:
@@ -85,9 +92,11 @@ class Story:
         return f"{NODES} nodes, {DEVICES} devices, in network namespaces of {self._lab.addresses.network}"
 
     def _register(self) -> str:
+        if self._fleet.needs_schema:
+            self._operator.run("registry")
         ran = self._operator.run("nodes", "-e", f"nodes_file={shlex.quote(shown(self._fleet.nodes))}")
         known = self._fleet.nodes_known()
-        detail = f"{', '.join(known)} in {shown(self._fleet.registry)}"
+        detail = f"{', '.join(known)} in {self._fleet.registry}"
         self._expect(len(known) == NODES, detail, ran)
         return detail
 

@@ -273,6 +273,12 @@ class RegistryFleet:
             query = select(Operation).where(Operation.instance_name == name)
             return list(session.scalars(query.order_by(Operation.created_at)))
 
+    def unfinished(self) -> list[str]:
+        """The operations that are neither done nor given up."""
+        with self.read() as session:
+            query = select(Operation).where(Operation.state.in_(("running", "pending")))
+            return [f"{one.kind} of {one.instance_name} is {one.state}" for one in session.scalars(query)]
+
     def teardowns(self) -> list[tuple[str, str, str]]:
         """What is to be taken down: (node, interface, reason)."""
         with self.read() as session:
@@ -325,6 +331,16 @@ class RegistryFleet:
             name: node.read("/var/log/sshd.log").count("Starting session: command")
             for name, node in self.nodes.items()
         }
+
+
+def names_of(*parts: str) -> list[str]:
+    """Customers' names."""
+    return [f"{part.replace(' ', '-')}@example.com" for part in parts]
+
+
+def finish(*started: Started) -> list[Run]:
+    """Wait for the end of all."""
+    return [one.finish() for one in started]
 
 
 def connect(

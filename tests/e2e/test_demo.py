@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from cryptography.fernet import Fernet
+from sqlalchemy import create_engine, text
 
 from tests.demo import playbook
 from tests.demo.__main__ import main
@@ -25,9 +24,20 @@ from tests.lab.namespaces import namespaces_of
 _NAME = f"d{os.getpid()}"
 
 
-def test_every_step_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_every_step_passes(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    options: list[str] = []
+    if database == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+        options = ["--database", url]
     done = subprocess.run(
-        command(tmp_path), cwd=ROOT, capture_output=True, text=True, timeout=600, env=foreign_environment()
+        [*command(tmp_path), *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=foreign_environment(),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,7 +51,7 @@ def test_every_step_passes(tmp_path: Path) -> None:
     ]
     assert "\x1b" not in done.stdout
     assert namespaces_of(_NAME) == []
-    assert not secrets_in(tmp_path, done.stdout)
+    assert not secrets_in(tmp_path, url, done.stdout)
 
 
 def test_a_failed_step_is_told(
@@ -120,7 +130,7 @@ def read(directory: Path) -> Any:
     return json.loads((directory / "report.json").read_text(encoding="utf-8"))
 
 
-def secrets_in(directory: Path, said: str) -> list[str]:
+def secrets_in(directory: Path, url: str, said: str) -> list[str]:
     """The private and preshared keys of the demo that its output, logs or report hold."""
     asked = [
         json.loads((directory / name).read_text(encoding="utf-8"))
@@ -131,10 +141,9 @@ def secrets_in(directory: Path, said: str) -> list[str]:
     ]
     # bob's instance is still in the registry, and this is how to read its key.
     cipher = Fernet((directory / "registry.key").read_text(encoding="ascii").strip())
-    with closing(sqlite3.connect(directory / "registry.db")) as registry:
-        keys += [
-            cipher.decrypt(key).decode() for (key,) in registry.execute("SELECT private_key FROM instance")
-        ]
+    with create_engine(url).connect() as registry:
+        sealed = registry.execute(text("SELECT private_key FROM instance")).scalars()
+        keys += [cipher.decrypt(key).decode() for key in sealed]
     assert len(keys) == 5
     texts = [
         said,

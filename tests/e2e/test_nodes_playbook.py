@@ -73,6 +73,13 @@ def audit(place: Place) -> list[tuple[str, str, str]]:
 # -- nodes.yml
 
 
+def test_foreseen_where_there_is_no_registry(sqlite: Place) -> None:
+    foreseen = apply(sqlite, {"nodes": FLEET}, "--check", "--diff")
+    assert foreseen.code == 0, foreseen.said
+    assert foreseen.published["nodes"]["created"] == ["de1.example.com", "nl1.example.com"]
+    assert [path.name for path in sqlite.folder.iterdir() if "registry" in path.name] == []
+
+
 def test_foreseen_done_and_done_once(place: Place) -> None:
     place.open()
     foreseen = apply(place, {"nodes": FLEET}, "--check", "--diff")

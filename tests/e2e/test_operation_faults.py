@@ -1,4 +1,4 @@
-"""Nodes, controllers and databases that die before, during and after each step of an operation.
+"""Nodes and controllers that die before, during and after each step of an operation.
 
 Whatever happens: the next run completes or undoes it, a customer is on one node at the most, and nothing is forgotten.
 """
@@ -21,23 +21,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
-from tests.e2e.registry_fleet import RegistryFleet, Run, Started, registered
+from tests.e2e.registry_fleet import RegistryFleet, finish, names_of
 from tests.e2e.wg7 import configs, wait_for
-from tests.lab.fleet import Lab
 from tests.lab.namespaces import processes_in
 from tests.lab.node import Node
-from tests.postgres.server import PostgresServer
 
 lab = registry_fleet.lab
 fleet = registry_fleet.fleet
-
-
-def names_of(*parts: str) -> list[str]:
-    return [f"{part.replace(' ', '-')}@example.com" for part in parts]
-
-
-def finish(*started: Started) -> list[Run]:
-    return [one.finish() for one in started]
 
 
 # -- nodes that cannot be reached
@@ -72,7 +62,10 @@ def out_of_reach(node: Node, fault: str) -> Iterator[Callable[[int], None]]:
     [
         ("sqlite", "frozen", "reconcile"),
         ("sqlite", "killed at work", "again"),
+        ("sqlite", "killed", "again"),
         ("postgresql", "killed", "reconcile"),
+        ("postgresql", "frozen", "again"),
+        ("postgresql", "killed at work", "reconcile"),
     ],
     indirect=["fleet"],
 )
@@ -144,7 +137,7 @@ def test_a_node_that_cannot_be_reached(fleet: RegistryFleet, fault: str, then: s
     states = fleet.states()
     assert {name: fleet.places(interface[name], states=states) for name in ends} == ends
     assert fleet.teardowns() == []
-    assert not unfinished(fleet)
+    assert not fleet.unfinished()
 
 
 # -- targets that refuse
@@ -302,7 +295,7 @@ def test_the_controller_is_killed_in_a_transfer(fleet: RegistryFleet) -> None:
             assert found.applied
             assert states[found.node.name].interfaces[interface].listen_port == found.listen_port
     assert fleet.teardowns() == []
-    assert not unfinished(fleet)
+    assert not fleet.unfinished()
 
 
 def test_the_controller_is_killed_in_a_removal(fleet: RegistryFleet) -> None:
@@ -332,7 +325,7 @@ def test_the_controller_is_killed_in_a_removal(fleet: RegistryFleet) -> None:
             assert new.results[name]["interface"] != told[name]["interface"]
             assert fleet.places(new.results[name]["interface"], states=states) == {"node2": "up"}
     assert fleet.teardowns() == []
-    assert not unfinished(fleet)
+    assert not fleet.unfinished()
 
 
 @pytest.mark.parametrize(("fleet", "alone"), [("sqlite", False), ("postgresql", True)], indirect=["fleet"])
@@ -394,78 +387,3 @@ def running(session: Session, names: list[str]) -> list[Operation]:
     """The operations that a run is at work on."""
     query = select(Operation).where(Operation.instance_name.in_(names), Operation.state == "running")
     return list(session.scalars(query))
-
-
-def unfinished(fleet: RegistryFleet) -> list[str]:
-    """The operations that are neither done nor given up."""
-    with fleet.read() as session:
-        query = select(Operation).where(Operation.state.in_(("running", "pending")))
-        return [f"{one.kind} of {one.instance_name} is {one.state}" for one in session.scalars(query)]
-
-
-# -- databases that go away
-
-
-@contextmanager
-def on(server: PostgresServer, lab: Lab, folder: Path) -> Iterator[RegistryFleet]:
-    with registered(lab, "postgresql", server.url(server.create_database()), folder) as fleet:
-        yield fleet
-
-
-def test_the_database_goes_away(own_postgres_server: PostgresServer, lab: Lab, tmp_path: Path) -> None:
-    """Between what is recorded and what is done, and between that and its being written down."""
-    server = own_postgres_server
-    with on(server, lab, tmp_path) as fleet:
-        names = early, late, left, gone = names_of("early", "late", "left", "gone")
-        told = fleet.provision(dict.fromkeys(names, "node1"))
-        nodes = fleet.states()
-
-        started = fleet.start("transfer", wait_at=2, instance=early, node="node2")
-        started.wait()
-        server.kill()
-        started.go()
-        run = started.finish()
-        assert run.code == 2
-        assert "the registry (postgresql+psycopg://" in run.told
-        assert "cannot be used: " in run.told
-        assert fleet.states() == nodes
-        server.start()
-        assert [one.state for one in fleet.operations(early)] == ["succeeded", "running"]
-
-        # The module is at work on a node meanwhile.
-        with stand_ins(fleet.nodes["node1"]), stand_ins(fleet.nodes["node2"]):
-            for node in ("node1", "node2"):
-                fleet.nodes[node].run(["sh", "-c", WAIT])
-            fleet_runs = [
-                fleet.start("transfer", instance=late, node="node2"),
-                fleet.start("remove", instance=gone),
-                fleet.start("disconnect", instance=left),
-            ]
-            wait_for(fleet.nodes["node1"], waiting(2))
-            wait_for(fleet.nodes["node2"], waiting(1))
-            server.stop()
-            for node in ("node1", "node2"):
-                fleet.nodes[node].run(["sh", "-c", GO])
-            runs = finish(*fleet_runs)
-        assert [run.code for run in runs] == [2, 2, 2]
-        assert all("cannot be used: " in run.told for run in runs)
-        assert fleet.places(told[late]["interface"]) == {"node1": "up", "node2": "up"}
-        assert fleet.places(told[gone]["interface"]) == fleet.places(told[left]["interface"]) == {}
-
-        server.start()
-        runs = finish(
-            fleet.start("transfer", instances=[early, late], node="node2"),
-            fleet.start("remove", instance=gone),
-            fleet.start("disconnect", instance=left),
-        )
-        assert [run.code for run in runs] == [0, 0, 0], [run.output for run in runs]
-        states = fleet.states()
-        assert {name: fleet.places(told[name]["interface"], states=states) for name in names} == {
-            early: {"node2": "up"},
-            late: {"node2": "up"},
-            left: {},
-            gone: {},
-        }
-        assert fleet.instance(gone) is None
-        assert fleet.teardowns() == []
-        assert not unfinished(fleet)

@@ -16,7 +16,7 @@ from tests.e2e import registry_fleet
 from tests.e2e.registry_fleet import RegistryFleet, Run
 
 lab = registry_fleet.lab
-fleet = registry_fleet.sqlite_fleet
+fleet = registry_fleet.fleet
 
 KNOWN = "known@example.com"
 #: What would run if a text were evaluated; MARK is a file that would be there afterwards.

@@ -41,6 +41,10 @@ _PAUSE = 0.2
 class ActionModule(RegistryAction):
     """The first step of each operation."""
 
+    def makes_registry(self) -> bool:
+        """The first operation on an empty machine makes it; later steps of a run find it gone."""
+        return not self._task.check_mode
+
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Record and claim; returns ids and names of nodes as a fact of localhost.
 

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.packed_action import parse
@@ -14,7 +17,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.result_action i
 
 if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import open_registry
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
+        Registry,
+        is_there,
+        open_registry,
+    )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import (
         CREATED,
@@ -36,13 +43,9 @@ class ActionModule(ResultAction):
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """All of the list in one transaction, which check mode rolls back."""
         wanted = self._wanted(task_vars)
-        registry = open_registry()
-        try:
-            with registry.write(keep=not self._task.check_mode) as session:
-                changes = apply_nodes(session, wanted)
-                record(session, changes, actor(task_vars))
-        finally:
-            registry.close()
+        with self._registry() as registry, registry.write(keep=not self._task.check_mode) as session:
+            changes = apply_nodes(session, wanted)
+            record(session, changes, actor(task_vars))
         return self.succeeded(
             [_told(change) for change in changes],
             [_diff(change) for change in changes],
@@ -51,6 +54,18 @@ class ActionModule(ResultAction):
                 for action in (CREATED, UPDATED, REMOVED)
             },
         )
+
+    @contextmanager
+    def _registry(self) -> Iterator[Registry]:
+        """In check mode on a machine without a registry: an empty one that is thrown away."""
+        with ExitStack() as stack:
+            url = None
+            if self._task.check_mode and not is_there():
+                folder = stack.enter_context(TemporaryDirectory(prefix="vpnfleet-"))
+                url = f"sqlite:///{folder}/registry.db"
+            registry = open_registry(url)
+            stack.callback(registry.close)
+            yield registry
 
     def _wanted(self, task_vars: dict[str, Any]) -> Any:
         nodes, src = self._task.args.get("nodes"), self._task.args.get("src")

@@ -60,6 +60,10 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
 
     registry: Registry
 
+    def makes_registry(self) -> bool:
+        """Whether a SQLite registry that is not there is made."""
+        return False
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Open the registry and do the work; called by Ansible."""
         require_libraries()
@@ -67,7 +71,7 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         result["changed"] = False
         try:
-            self.registry = open_registry()
+            self.registry = open_registry(make=self.makes_registry())
             try:
                 result.update(self.work(task_vars or {}))
             finally:

@@ -9,6 +9,7 @@ VPNFLEET_DATABASE_URL says where it is: SQLite (the default, in the user's data 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,14 +74,16 @@ class Registry:
         self.engine.dispose()
 
 
-def open_registry(url: str | None = None, schema_required: bool = True) -> Registry:
+def open_registry(url: str | None = None, schema_required: bool = True, make: bool = True) -> Registry:
     """Open the registry at `url`, else at VPNFLEET_DATABASE_URL, else the default one.
 
     A SQLite database that does not exist is made, with its schema and, unless VPNFLEET_ENCRYPTION_KEY is set, a key
-    file beside it. With `schema_required` false it is opened as it is, for what makes and upgrades the schema. Raises
-    NotUsable with what to do next.
+    file beside it; with `make` false that is NoSchema. With `schema_required` false it is opened as it is, for what
+    makes and upgrades the schema. Raises NotUsable with what to do next.
     """
     where = _where(url)
+    if not make:
+        _require_file(where)
     keys = secrets.keys_from_environment()
     if where.get_backend_name() == "sqlite":
         path = Path(where.database or "")
@@ -106,10 +109,7 @@ def look_into(url: str | None = None) -> Registry:
     Raises NoSchema when there is nothing to read yet, else NotUsable.
     """
     where = _where(url)
-    if _is_missing(where):
-        raise NoSchema(
-            f"there is no registry at {where.database} yet: playbooks/nodes.yml makes it, with its first nodes"
-        )
+    _require_file(where)
     registry = Registry(make_engine(where))
     with _told(registry.engine), registry.engine.connect() as connection, connection.begin():
         schema.look_at(connection)
@@ -126,9 +126,21 @@ def schema_revision(url: str | None = None) -> str | None:
         return schema.revision(connection)
 
 
+def is_there(url: str | None = None) -> bool:
+    """Whether there is anything to open; of a server, nobody asks that here. Raises NotUsable."""
+    return not _is_missing(_where(url))
+
+
 def _is_missing(where: URL) -> bool:
     """Whether it is a SQLite database that opening would make."""
     return where.get_backend_name() == "sqlite" and not Path(where.database or "").exists()
+
+
+def _require_file(where: URL) -> None:
+    if _is_missing(where):
+        raise NoSchema(
+            f"there is no registry at {where.database} yet: playbooks/nodes.yml makes it, with its first nodes"
+        )
 
 
 def _where(url: str | None) -> URL:
@@ -191,7 +203,11 @@ def make_engine(url: URL) -> Engine:
     """An engine for either database. Connections are not pooled: each Ansible worker is a fork of its own."""
     if url.get_backend_name() != "sqlite":
         return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT})
+    # SQLite would make an empty database in the place of one that was taken away in the middle of a run.
+    where = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
+    engine = create_engine(
+        url, poolclass=NullPool, creator=lambda: sqlite3.connect(where, uri=True, timeout=BUSY_TIMEOUT)
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

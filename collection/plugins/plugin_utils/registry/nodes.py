@@ -17,12 +17,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import shown
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import owner
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import new_ip6_pool
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     AuditEntry,
     Instance,
     Node,
+    Operation,
     Teardown,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
@@ -216,6 +218,12 @@ def _require_nothing_on(session: Session, node: Node) -> None:
             f"node {node.name} cannot be removed: still to be taken down on it: "
             f"{_listed([f'{interface} of {name}' for interface, name in left], 'interface')}; reconcile it first"
         )
+    running = select(Operation).where(Operation.node_id == node.id, Operation.state == "running")
+    for operation in session.scalars(running):
+        if owner.is_alive(operation):
+            raise Conflict(
+                f"node {node.name} cannot be removed: {operation.kind} {operation.id} is at work on it; try again later"
+            )
 
 
 def _require_inside(session: Session, node: Node, field: str, pool: str, column: Any) -> None:

@@ -39,6 +39,7 @@ def postgres_with_schema(postgres_server: PostgresServer) -> Iterator[str]:
 def sqlite_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file to copy."""
     path = tmp_path_factory.mktemp("schema") / "registry.sqlite3"
+    path.touch()
     upgrade(make_engine(parse_url(f"sqlite:///{path}")))
     return path
 

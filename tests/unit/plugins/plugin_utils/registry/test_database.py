@@ -108,6 +108,22 @@ def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "third.db").exists()
 
 
+def test_nothing_is_made_where_it_was_to_be_there(sqlite_url: str, tmp_path: Path) -> None:
+    """Neither by a step in the middle of a run, nor by a connection after the file was taken away."""
+    with pytest.raises(
+        NoSchema, match=r"there is no registry at .*registry\.sqlite3 yet: playbooks/nodes\.yml"
+    ):
+        open_registry(sqlite_url, make=False)
+    assert list(tmp_path.iterdir()) == []
+    registry = open_registry(sqlite_url)
+    for path in tmp_path.glob("registry.sqlite3*"):
+        path.unlink()
+    for transaction in (registry.read, registry.write):
+        with pytest.raises(NotUsable, match="unable to open database file"), transaction():
+            pass
+    assert list(tmp_path.glob("*.sqlite3*")) == []
+
+
 def test_with_a_key_in_the_environment_there_is_no_key_file(
     sqlite_url: str, tmp_path: Path, key: str
 ) -> None:

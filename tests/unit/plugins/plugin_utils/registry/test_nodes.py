@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes 
     list_nodes,
     record,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node, add_teardown
 
 EVERYTHING = {
@@ -196,6 +198,21 @@ def test_a_node_with_instances_is_not_removed(registry: Registry) -> None:
         f"node node1 cannot be removed: 7 instances ({named} and 2 more) on it; transfer or remove them first"
     )
     assert list(all_of(registry)) == ["node1"]  # nothing of the list
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_node_that_is_looked_at_is_not_removed(registry: Registry, alive: bool) -> None:
+    with registry.write() as session:
+        node = add_node(session)
+        process = process_token(os.getpid()) if alive else "{}"
+        session.add(Operation(id="look", kind="drift", state="running", node_id=node.id, owner=process))
+    removal = {"name": "node1", "state": "absent"}
+    if alive:
+        with pytest.raises(Conflict, match="cannot be removed: drift look is at work on it; try again later"):
+            apply(registry, removal)
+    else:
+        apply(registry, removal)
+    assert list(all_of(registry)) == (["node1"] if alive else [])
 
 
 def test_a_node_with_something_to_be_taken_down_is_not_removed(registry: Registry) -> None:
