@@ -18,8 +18,9 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
 export PYTHONDONTWRITEBYTECODE := 1
 
 python := $(VENV)/bin/python
-# Unit tests only: in the lab it is measured whether pings get lost.
 on_all_processors := --numprocesses=auto --dist=worksteal
+# A lab, or a fleet in a registry, is built once for a file.
+file_by_file := --numprocesses=auto --dist=loadfile
 # What other targets grow into: a part that is not there yet is not linted or tested.
 existing = $(wildcard $(1))
 
@@ -54,7 +55,8 @@ demo: system venv ## Two servers, three devices, a fleet run from its registry, 
 .PHONY: test
 test: system-systemd system-database venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
 	$(python) -m pytest $(on_all_processors) tests/unit $(PYTEST_ARGS)
-	$(python) -m pytest $(call existing,tests/e2e tests/systemd) $(PYTEST_ARGS)
+	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
+	$(python) -m pytest tests/systemd $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no root, no lab
@@ -62,7 +64,7 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 
 .PHONY: e2e
 e2e: system system-database venv ## End-to-end tests in the lab over SSH (root)
-	$(python) -m pytest tests/e2e $(PYTEST_ARGS)
+	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: system venv ## Ratios measured side by side; JSON on stdout and under var/bench/
