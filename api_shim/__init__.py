@@ -1,0 +1,1 @@
+"""The HTTP interface: authenticates, validates, records operations, runs the playbooks and maps their results."""

@@ -1,0 +1,68 @@
+"""Settings, from environment variables with the prefix VPNFLEET_; docs/api_settings.md lists them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Each field is a variable: `wait_seconds` is VPNFLEET_WAIT_SECONDS.
+
+    VPNFLEET_DATABASE_URL and VPNFLEET_ENCRYPTION_KEY are the registry's own: docs/registry.md.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VPNFLEET_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="address to listen on; TLS is the reverse proxy's")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any that is free")
+    wait_seconds: float = Field(
+        8, ge=0, le=60, description="seconds that a call waits for its operation to end before it answers 202"
+    )
+    executor: Literal["local", "awx"] = Field(
+        "local", description="what runs playbooks: ansible-runner here, or AWX"
+    )
+    project: Path = Field(_CHECKOUT, description="the checkout with playbooks/ and ansible.cfg")
+    inventory: Path = Field(
+        Path("inventories/production"), description="inventory of the runs, relative to the project"
+    )
+    runs: int = Field(4, ge=1, le=64, description="playbooks that run at the same time")
+    run_timeout: float = Field(900, gt=0, description="seconds after which a run is ended and tried again")
+    lease_seconds: float = Field(
+        60,
+        ge=5,
+        le=3600,
+        description="seconds after which another replica takes over from one that went silent",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    log_format: Literal["json", "text"] = Field("json", description="lines of JSON, or for a person")
+    rate_limit_drift_node: str = Field(
+        "10/minute", description="limit of GET /api/drift/nodes/{id}, by key and node; empty: none"
+    )
+    rate_limit_drift_all: str = Field(
+        "2/minute", description="limit of GET /api/drift/nodes, by key; empty: none"
+    )
+    rate_limit_reconcile: str = Field(
+        "5/hour", description="limit of POST /api/drift/nodes/{id}/reconcile, by key and node; empty: none"
+    )
+    rate_limit_node_update: str = Field(
+        "10/minute", description="limit of PUT /api/nodes/{id}, by key; empty: none"
+    )
+    awx_url: str = Field("", description="AWX's address, such as https://awx.example.com")
+    awx_token: SecretStr = Field(
+        SecretStr(""), description="AWX's token of a user who may execute the templates"
+    )
+    awx_ca: Path | None = Field(
+        None, description="file of the certificates by which AWX is trusted; else the system's"
+    )
+
+    @cached_property
+    def inventory_path(self) -> Path:
+        """The inventory, absolute."""
+        return self.project / self.inventory
