@@ -1,6 +1,6 @@
 """The port behind which playbooks are run: by ansible-runner here (`local`), or as AWX's job templates (`awx`).
 
-What becomes of the operations is in the registry, where the playbook writes it; an executor only says how the run itself
+What becomes of the operations is in the registry, where the playbook writes it; an executor says how the run itself
 ended and what it published.
 """
 
