@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
@@ -19,7 +20,7 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         endings,
         operations,
-        requests,
+        queue,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.actor import actor
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
@@ -60,14 +61,21 @@ class ActionModule(RegistryAction):
             hosts=frozenset(str(host) for host in task_vars.get("ansible_play_hosts_all", ())),
         )
         check = bool(self._task.check_mode)
+        recorded = task_vars.get(queue.VARIABLE) is not None
+        if recorded:
+            run = replace(run, actor="")
         ids: list[str] = []
         stages: dict[str, list[str]] = {}
         asked: list[dict[str, Any]] = []
         refused = None
         try:
             # As they are: whoever evaluates these variables as templates executes what a customer is called.
-            asked = requests.read_requests(kind, task_vars)
-            ids, stages = self._begin(kind, asked, run)
+            if recorded and not check:
+                ids, stages = self._take_up(kind, task_vars, run)
+            else:
+                with self.registry.read() as session:
+                    asked = queue.requested(session, kind, task_vars)
+                ids, stages = self._begin(kind, asked, run)
         except (Invalid, NotFound, Conflict, Full) as error:
             refused = self._refuse(kind, asked, run, error)
         nodes = sorted({name for names in stages.values() for name in names})
@@ -81,6 +89,7 @@ class ActionModule(RegistryAction):
                     "hosts": sorted(run.hosts),
                     "nodes": nodes,
                     "stages": stages,
+                    "recorded": recorded,
                     **({"refused": refused} if refused else {}),
                 }
             },
@@ -96,6 +105,20 @@ class ActionModule(RegistryAction):
             with self.registry.write() as session:
                 endings.refuse(session, kind, subjects, str(error), error.code, run.actor)
         return {"reason": type(error).__name__, "code": error.code, "message": str(error)}
+
+    def _take_up(
+        self, kind: str, task_vars: dict[str, Any], run: operations.Run
+    ) -> tuple[list[str], dict[str, list[str]]]:
+        """The same of operations that are recorded already."""
+        with self.registry.write() as session:
+            rows = queue.rows(session, kind, task_vars)
+            looks = [row for row in rows if queue.is_look(row)]
+            if looks:
+                run = replace(run, actor=looks[0].requested_by)
+                claimed = operations.begin(session, kind, [queue.request_of(row) for row in looks], run)
+            else:
+                claimed = queue.begin(session, rows, run)
+            return [operation.id for operation in claimed], operations.stage_nodes(claimed)
 
     def _begin(
         self, kind: str, asked: Sequence[dict[str, Any]], run: operations.Run

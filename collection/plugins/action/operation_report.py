@@ -34,7 +34,10 @@ class ActionModule(RegistryAction):
             return self._refused(run)
         check = bool(self._task.check_mode)
         ended = operations.Run(
-            id=str(run["id"]), owner="", actor=actor(task_vars), hosts=frozenset(run["hosts"])
+            id=str(run["id"]),
+            owner="",
+            actor="" if run.get("recorded") else actor(task_vars),
+            hosts=frozenset(run["hosts"]),
         )
         with self.registry.write(keep=not check) as session:
             if check:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +19,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     now,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import Result
+
+_LONGEST_WAIT = timedelta(minutes=10)
 
 
 def end(session: Session, operation: Operation, ended: Result, actor: str) -> dict[str, Any]:
@@ -38,12 +41,20 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
     operation.owner = operation.lease_until = None
     if ended.state != "pending":
         operation.finished_at = now()
+        operation.not_before = None
         _forget_secrets(operation)
     else:
         operation.finished_at = None
+        operation.not_before = now() + retry_after(operation.attempts)
     _audit(session, operation, ended.status, actor, {"message": ended.message, "code": ended.code})
     session.flush()
     return operation.result
+
+
+def retry_after(attempts: int) -> timedelta:
+    """How long to wait before what was tried so many times is tried again: 10 s, and twice as long each time."""
+    doubled = min(max(attempts, 1) - 1, 10)
+    return min(timedelta(seconds=10 * 2.0**doubled), _LONGEST_WAIT)
 
 
 def cancel(session: Session, operation: Operation, why: str, actor: str) -> None:

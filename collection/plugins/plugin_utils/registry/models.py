@@ -339,10 +339,27 @@ class Operation(Base):
     owner: Mapped[str | None] = mapped_column(String(255))  # the process that runs it
     lease_until: Mapped[datetime | None]  # until when, if nobody can ask that process
     attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]  # when it is tried again
     requested_by: Mapped[str] = mapped_column(String(255), default="")
+    cancel_requested_by: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class OperationEvent(Base):
+    """What happened to an operation, for whoever follows it."""
+
+    __tablename__ = "operation_event"
+    __table_args__ = (
+        {"sqlite_autoincrement": True},
+    )  # a follower resumes behind the last one that it has seen
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    operation_id: Mapped[str] = mapped_column(ForeignKey("operation.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime] = mapped_column(default=now, index=True)
+    event: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class Teardown(Base):
@@ -388,6 +405,22 @@ class AuditEntry(Base):
     result: Mapped[str] = mapped_column(String(16))
     details: Mapped[dict[str, Any]] = mapped_column(default=dict)
     operation_id: Mapped[str | None] = mapped_column(String(36))
+
+
+class IdempotencyKey(Base):
+    """A caller's name for one call: the same again is answered as it was."""
+
+    __tablename__ = "idempotency_key"
+
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))  # of method, path and body
+    operation_id: Mapped[str | None] = mapped_column(
+        ForeignKey("operation.id", ondelete="SET NULL"), index=True
+    )
+    status: Mapped[int | None]  # None: not answered yet
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
 class ApiKey(Base):

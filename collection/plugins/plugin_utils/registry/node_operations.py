@@ -46,9 +46,16 @@ APPLY = "apply"
 _CHUNK = 5000
 
 
-def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: Run) -> list[Operation]:
+def begin(
+    session: Session,
+    kind: str,
+    requests: Sequence[dict[str, Any]],
+    run: Run,
+    recorded: Operation | None = None,
+) -> list[Operation]:
     """Record and claim an operation for each node that is asked for, or, when a request names none, for all that are
-    enabled and that the run may touch. Raises NotFound, Busy or Conflict."""
+    enabled and that the run may touch. `recorded` is the row of the only request, if there is one already. Raises
+    NotFound, Busy or Conflict."""
     wanted = [(request, node) for request in requests for node in _nodes(session, request["node"], run)]
     others: dict[str | None, list[Operation]] = {}
     for other in session.scalars(
@@ -57,22 +64,22 @@ def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: 
         others.setdefault(other.node_id, []).append(other)
     operations = []
     for request, node in wanted:
-        for other in others.get(node.id, ()):
+        for other in (one for one in others.get(node.id, ()) if one is not recorded):
             _make_way(session, other, node, run)
-        operation = Operation(
-            id=new_id(),
-            kind=kind,
-            state="running",
-            node_id=node.id,
-            request={**request, "node": node.name, "several": len(wanted) > 1 or request["node"] is None},
-            progress={},
-            run_id=run.id,
-            owner=run.owner,
-            lease_until=owner.lease(),
-            attempts=1,
-            requested_by=run.actor,
-            started_at=now(),
+        operation = recorded or Operation(
+            id=new_id(), kind=kind, node_id=node.id, attempts=0, requested_by=run.actor
         )
+        operation.state = "running"
+        operation.request = {
+            **request,
+            "node": node.name,
+            "several": len(wanted) > 1 or request["node"] is None,
+        }
+        operation.progress = {}
+        operation.run_id, operation.owner, operation.lease_until = run.id, run.owner, owner.lease()
+        operation.attempts += 1
+        operation.started_at = now()
+        operation.not_before = None
         stages.plan(operation, APPLY, node)
         operations.append(operation)
     session.flush()  # those that made way, before those that come

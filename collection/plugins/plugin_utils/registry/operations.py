@@ -80,7 +80,8 @@ def kind_of(name: str) -> Kind:
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of a playbook. `hosts` are the nodes that it may touch (--limit)."""
+    """One execution of a playbook. `hosts` are the nodes that it may touch (--limit). `actor` is empty when each of its
+    operations has its own, who recorded it."""
 
     id: str
     owner: str
@@ -95,22 +96,37 @@ def begin(session: Session, kind: str, requests: Sequence[dict[str, Any]], run: 
     """
     if kind in node_operations.KINDS:
         return node_operations.begin(session, kind, requests, run)
+    _require_known(session, kind, requests)
+    return [_take_up(session, kind, sealed(request), run) for request in requests]
+
+
+def take_up(session: Session, recorded: Operation, run: Run) -> list[Operation]:
+    """Claim an operation that is recorded already. Raises as `begin` does."""
+    if recorded.kind in node_operations.KINDS:
+        return node_operations.begin(session, recorded.kind, [recorded.request], run, recorded)
+    _require_known(session, recorded.kind, [recorded.request])
+    return [_take_up(session, recorded.kind, recorded.request, run, recorded)]
+
+
+def _require_known(session: Session, kind: str, requests: Sequence[Mapping[str, Any]]) -> None:
     node_operations.require_free(session, [request["instance"] for request in requests])
     if kind in ("disconnect", "transfer"):
         unknown = unknown_instances(session, [request["instance"] for request in requests])
         if unknown:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise NotFound(f"no instance is called {', '.join(unknown[:5])}{more}")
-    operations = []
-    for request in requests:
-        operation = _claim(session, kind, sealed(request), run)
-        stages.forget(operation)
-        kind_of(kind).record(session, operation)
-        if kind == "transfer":
-            _require_hosts(operation, run)
-        session.flush()
-        operations.append(operation)
-    return operations
+
+
+def _take_up(
+    session: Session, kind: str, request: dict[str, Any], run: Run, recorded: Operation | None = None
+) -> Operation:
+    operation = _claim(session, kind, request, run, recorded)
+    stages.forget(operation)
+    kind_of(kind).record(session, operation)
+    if kind == "transfer":
+        _require_hosts(operation, run)
+    session.flush()
+    return operation
 
 
 def of_run(session: Session, run_id: str) -> list[Operation]:
@@ -198,7 +214,7 @@ def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[
         _settle_unknown(session, operation, run)
         found.append(kind_of(operation.kind).result(session, operation))
     return [
-        endings.end(session, operation, ended, run.actor)
+        endings.end(session, operation, ended, run.actor or operation.requested_by)
         for operation, ended in zip(operations, _fitted(found), strict=True)
     ]
 
@@ -232,14 +248,24 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
     return found
 
 
-def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Operation:
+def _claim(
+    session: Session, kind: str, request: dict[str, Any], run: Run, recorded: Operation | None
+) -> Operation:
     name = request["instance"]
-    resumed: Operation | None = None
+    resumed = recorded
     for other in session.scalars(
         select(Operation)
         .where(Operation.instance_name == name, Operation.state.in_(("running", "pending")))
         .order_by(Operation.created_at)
     ):
+        if other is recorded:
+            continue
+        if other.state == "pending" and other.attempts == 0:
+            if recorded is not None and _is_before(recorded, other):
+                continue
+            raise Busy(
+                f"{name} is busy: {other.kind} {other.id} is waiting to be carried out; try again later"
+            )
         if other.state == "running" and owner.is_alive(other) and other.run_id != run.id:
             since = other.started_at.strftime("%H:%M:%S UTC") if other.started_at else "just now"
             raise Busy(
@@ -248,7 +274,7 @@ def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Op
         if other.kind == kind and other.request.get("node") == request.get("node") and resumed is None:
             resumed = other
             continue
-        endings.cancel(session, other, f"superseded by a later {kind}", run.actor)
+        endings.cancel(session, other, f"superseded by a later {kind}", run.actor or other.requested_by)
     session.flush()
     operation = resumed or Operation(id=new_id(), kind=kind, instance_name=name, progress={})
     operation.request = request
@@ -259,9 +285,14 @@ def _claim(session: Session, kind: str, request: dict[str, Any], run: Run) -> Op
     operation.attempts = (operation.attempts or 0) + 1
     operation.requested_by = operation.requested_by or run.actor
     operation.started_at = now()
+    operation.not_before = None
     session.add(operation)
     session.flush()
     return operation
+
+
+def _is_before(one: Operation, other: Operation) -> bool:
+    return (one.created_at, one.id) < (other.created_at, other.id)
 
 
 def _require_hosts(operation: Operation, run: Run) -> None:

@@ -14,7 +14,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     node_operations,
     operations,
     owner,
-    requests,
+    queue,
     stages,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -31,7 +31,7 @@ def replay(
     held = operations.begin(
         session,
         kind,
-        requests.read_requests(kind, variables),
+        queue.requested(session, kind, variables),
         operations.Run(
             id=str(run["id"]),
             owner=owner.process_token(1),

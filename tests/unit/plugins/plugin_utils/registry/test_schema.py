@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
@@ -20,7 +22,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.databa
     parse_url,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Base,
+    Operation,
+)
 
 PROCESSES = 6
 
@@ -98,6 +103,26 @@ def test_upgrade_tells_before_and_after_and_is_done_once(engine: Engine) -> None
     assert schema.upgrade(engine) == (schema.HEAD, schema.HEAD)
 
 
+def test_the_first_version_is_upgraded_with_what_is_in_it(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    with engine.connect().execution_options(registry_write=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO operation (id, kind, state, instance_name, request, progress, attempts, requested_by, "
+                "created_at) VALUES ('one', 'remove', 'running', 'a@example.com', '{}', '{}', 1, 'ops', '2026-11-01')"
+            )
+        )
+    with pytest.raises(NotUsable, match=r"at revision 0001 and this version works with .*registry\.yml"):
+        schema.require(engine)
+    assert schema.upgrade(engine) == ("0001", schema.HEAD)
+    with Session(engine) as session:
+        operation = session.get_one(Operation, "one")
+        assert (operation.kind, operation.holds, operation.not_before) == ("remove", "a@example.com", None)
+
+
 def test_a_failed_upgrade_leaves_nothing(engine: Engine) -> None:
     # What a later table asks of an earlier one is not there.
     with engine.begin() as connection:
@@ -109,12 +134,12 @@ def test_a_failed_upgrade_leaves_nothing(engine: Engine) -> None:
 
 def test_many_processes_at_once_upgrade_once(empty_url: str) -> None:
     results = in_processes(_upgrade, empty_url)
-    assert sorted(results, key=str) == [("0001", "0001")] * (PROCESSES - 1) + [(None, "0001")]
+    assert sorted(results, key=str) == [(schema.HEAD, schema.HEAD)] * (PROCESSES - 1) + [(None, schema.HEAD)]
     engine = make_engine(parse_url(empty_url))
     assert tables(engine) == {*Base.metadata.tables, "alembic_version"}
 
 
-@pytest.mark.parametrize("revision", ["0002", "9999", "f00baa"])
+@pytest.mark.parametrize("revision", ["0003", "9999", "f00baa"])
 def test_a_newer_schema_is_refused(engine: Engine, revision: str) -> None:
     schema.upgrade(engine)
     set_revision(engine, revision)

@@ -1,0 +1,332 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operations that are recorded before anything runs, and that a run takes up by their ids.
+
+    submit  a request becomes a row
+    claim   a worker takes rows whose turn it is, those of one kind on one node together
+    begin   the worker's run takes them up
+    release what the run has not ended goes back
+
+Operations on an instance keep their order. What had its try and is to be tried again holds up nothing: a later one
+supersedes it.
+
+A row with neither instance nor node is a look: it asks for what a run publishes (check mode, or the drift of nodes) and
+changes nothing. No run takes it up; whoever submitted it has it run, and ends it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, defer
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    endings,
+    operations,
+    owner,
+    results,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
+    Busy,
+    Conflict,
+    Full,
+    Invalid,
+    NotFound,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    require_node,
+    unknown_instances,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    Node,
+    Operation,
+    OperationEvent,
+    new_id,
+    now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import (
+    read_requests,
+    sealed,
+    unsealed_peers,
+)
+
+VARIABLE = "operations"
+UNFINISHED = ("pending", "running")
+#: Of one run: its results are published together.
+MOST_TOGETHER = 200
+#: Rows that are looked at for their turn; more wait behind them.
+_MOST_LOOKED_AT = 5000
+_BUSY_PAUSE = timedelta(seconds=2)
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one run carries out: operations of one kind on one node (None: it is not known yet, or there is none)."""
+
+    kind: str
+    node: str | None
+    ids: tuple[str, ...]
+    look: bool = False
+    check: bool = False
+    tries: int = 0  # of the one that was tried most
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Batches of one place are carried out one after the other; a look is a place of its own."""
+        return (self.kind, self.ids[0] if self.look else self.node)
+
+
+def submit(
+    session: Session, kind: str, asked: Mapping[str, Any], actor: str, check: bool = False
+) -> Operation:
+    """Record what is asked for; `asked` are the playbook's variables. Raises Invalid and NotFound.
+
+    Whether it can be done is seen when its turn comes: what is before it may change that.
+    """
+    (request,) = read_requests(kind, asked)
+    name = request.get("instance")
+    if name is not None and kind in ("disconnect", "transfer"):
+        earlier = select(Operation.id).where(
+            Operation.instance_name == name,
+            Operation.kind == "provision",
+            Operation.state.in_(UNFINISHED),
+        )
+        if unknown_instances(session, [name]) and session.scalar(earlier.limit(1)) is None:
+            raise NotFound(f"no instance is called {name}")
+    node = require_node(session, request["node"]) if request.get("node") is not None else None
+    look = check or kind == "drift"
+    operation = Operation(
+        id=new_id(),
+        kind=kind,
+        state="pending",
+        instance_name=None if look else name,
+        node_id=node.id if node is not None and kind == "reconcile" and not look else None,
+        request={**sealed(request), **({"check": True} if check else {})},
+        progress={},
+        attempts=0,
+        requested_by=actor,
+        created_at=now(),
+    )
+    session.add(operation)
+    session.flush()
+    tell(session, [operation.id], "pending", {})
+    return operation
+
+
+def is_look(operation: Operation) -> bool:
+    """Whether it changes nothing, neither in the registry nor on nodes."""
+    return operation.instance_name is None and operation.node_id is None
+
+
+def requested(session: Session, kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a run is asked for, out of its variables or out of the rows that they name. Raises Invalid."""
+    if variables.get(VARIABLE) is None:
+        return read_requests(kind, variables)
+    return [request_of(operation) for operation in rows(session, kind, variables)]
+
+
+def rows(session: Session, kind: str, variables: Mapping[str, Any]) -> list[Operation]:
+    """The operations of which a run is told the ids, in their order. Raises Invalid."""
+    given = variables[VARIABLE]
+    if not isinstance(given, (list, tuple)) or not given:
+        raise Invalid(VARIABLE, "is not a list of ids")
+    ids = ["".join(one) if isinstance(one, str) else "" for one in given]
+    if any(_ID.fullmatch(one) is None for one in ids):
+        raise Invalid(VARIABLE, "holds something that is not the id of an operation")
+    found = list(
+        session.scalars(
+            select(Operation)
+            .where(Operation.id.in_(ids), Operation.kind == kind)
+            .order_by(Operation.created_at, Operation.id)
+        )
+    )
+    if len(found) != len(set(ids)):
+        raise Invalid(VARIABLE, f"holds the id of something that is no {kind}")
+    return found
+
+
+def begin(session: Session, recorded: Sequence[Operation], run: operations.Run) -> list[Operation]:
+    """Take up operations. One that cannot be done ends, and one whose turn it is not stays: neither is in the way of
+    the others."""
+    taken: list[Operation] = []
+    for operation in recorded:
+        if operation.state not in UNFINISHED or is_look(operation):
+            continue
+        if operation.state == "running" and owner.is_alive(operation):
+            continue
+        try:
+            with session.begin_nested():
+                taken += operations.take_up(session, operation, run)
+        except Busy:
+            operation.not_before = now() + _BUSY_PAUSE
+        except (Invalid, NotFound, Conflict, Full) as error:
+            refused = results.error(str(error), error.code)
+            endings.end(session, operation, refused, run.actor or operation.requested_by)
+    session.flush()
+    return taken
+
+
+def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any], most: int) -> list[Batch]:
+    """Up to so many batches whose turn it is, none of the `places` where one is at work. They are the worker's until
+    its lease runs out, or until its process is no more."""
+    batches: dict[tuple[str, str | None], list[Operation]] = {}
+    for operation in _whose_turn_it_is(session):
+        place = _place(session, operation)
+        if place not in batches and (place in places or len(batches) >= most):
+            continue
+        together = batches.setdefault(place, [])
+        if len(together) < MOST_TOGETHER:
+            together.append(operation)
+    moment = now()
+    for together in batches.values():
+        for operation in together:
+            if operation.state == "pending":
+                operation.owner, operation.lease_until = worker, moment + lease
+            else:
+                # Whoever holds it is dead, and is to stay so in everybody's eyes.
+                operation.not_before = moment + lease
+    session.flush()
+    return [
+        Batch(
+            kind=kind,
+            node=None if is_look(together[0]) else node,
+            ids=tuple(operation.id for operation in together),
+            look=is_look(together[0]),
+            check=bool(together[0].request.get("check")),
+            tries=max(operation.attempts for operation in together),
+        )
+        for (kind, node), together in batches.items()
+    ]
+
+
+def extend(session: Session, lease: timedelta, ids: Sequence[str]) -> None:
+    """Tell that whoever holds these operations is alive."""
+    until = now() + lease
+    session.execute(
+        update(Operation)
+        .where(Operation.id.in_(ids), Operation.state.in_(UNFINISHED), Operation.owner.is_not(None))
+        .values(lease_until=until)
+    )
+
+
+def release(session: Session, worker: str, ids: Sequence[str], pause: timedelta) -> int:
+    """Give back what a run has left as it was, to be tried again after the pause; returns how many there are."""
+    moment = now()
+    left = 0
+    for operation in session.scalars(
+        select(Operation).where(Operation.id.in_(ids), Operation.state.in_(UNFINISHED))
+    ):
+        if operation.state == "running" and not owner.is_alive(operation):
+            operation.not_before = moment + pause
+            left += 1
+        elif operation.state == "pending" and operation.owner == worker:
+            operation.owner = operation.lease_until = None
+            if operation.not_before is None or operation.not_before <= moment:
+                operation.not_before = moment + pause
+                left += 1
+    return left
+
+
+def end_look(session: Session, number: str, published: dict[str, Any] | None, problem: str) -> None:
+    """End a look with what its run has published."""
+    operation = session.get_one(Operation, number)
+    if operation.state not in UNFINISHED:
+        return
+    failed = published is None
+    operation.result = published or {"status": "error", "code": 500, "message": problem, "operations": []}
+    operation.state = "failed" if failed else "succeeded"
+    operation.error = problem if failed else None
+    operation.finished_at = now()
+    operation.owner = operation.lease_until = operation.not_before = None
+    tell(session, [number], operation.state, {})
+
+
+def cancel(session: Session, operation: Operation, actor: str) -> None:
+    """End an operation that nobody is at work on, or ask whoever is to stop. Raises Conflict when it has ended."""
+    if operation.state not in UNFINISHED:
+        raise Conflict(f"operation {operation.id} has ended already: it is {operation.state}")
+    held = operation.owner is not None and owner.is_alive(operation)
+    if held:
+        operation.cancel_requested_by = actor
+    else:
+        end_canceled(session, operation, actor)
+
+
+def end_canceled(session: Session, operation: Operation, actor: str) -> list[str]:
+    """Give an operation up; returns the names of the nodes on which something of it may be, to be reconciled."""
+    if operation.state not in UNFINISHED:
+        return []
+    begun = operation.attempts > 0 and not is_look(operation)
+    endings.cancel(session, operation, f"canceled by {actor}", actor)
+    tell(session, [operation.id], "canceled", {})
+    if not begun:
+        return []
+    found = {
+        str(outcome["node"])
+        for nodes in (operation.progress or {}).get("stages", {}).values()
+        for outcome in nodes.values()
+    }
+    return sorted(found)
+
+
+def tell(session: Session, ids: Iterable[str], event: str, data: dict[str, Any]) -> None:
+    """Note something for whoever follows these operations."""
+    session.add_all(OperationEvent(operation_id=number, event=event, data=data) for number in ids)
+
+
+def _whose_turn_it_is(session: Session) -> list[Operation]:
+    moment = now()
+    waiting = session.scalars(
+        select(Operation)
+        .where(Operation.state.in_(UNFINISHED))
+        .order_by(Operation.created_at, Operation.id)
+        .limit(_MOST_LOOKED_AT)
+        .options(defer(Operation.result))
+    )
+    found: list[Operation] = []
+    occupied: set[str] = set()
+    for operation in waiting:
+        if operation.kind == "drift" and not is_look(operation):
+            continue  # a part of a look; nobody waits for it once its run is dead
+        subject = operation.instance_name or operation.node_id or operation.id
+        if operation.owner is not None and owner.is_alive(operation):
+            occupied.add(subject)
+            continue
+        if operation.not_before is not None and operation.not_before > moment:
+            if operation.attempts == 0 or operation.state == "running":
+                occupied.add(subject)
+            continue
+        if subject not in occupied:
+            occupied.add(subject)
+            found.append(operation)
+    return found
+
+
+def _place(session: Session, operation: Operation) -> tuple[str, str | None]:
+    if is_look(operation):
+        return operation.kind, operation.id
+    node_id = operation.node_id
+    if node_id is None:
+        name = operation.request.get("node")
+        if name is not None:
+            return operation.kind, str(name)
+        node_id = session.scalar(select(Instance.node_id).where(Instance.name == operation.instance_name))
+    node = session.get(Node, node_id) if node_id is not None else None
+    return operation.kind, node.name if node is not None else None
+
+
+def request_of(operation: Operation) -> dict[str, Any]:
+    """What is asked for, as `read_requests` gives it."""
+    request = operation.request
+    found = {name: value for name, value in request.items() if name not in ("check", "peers_sealed")}
+    if "peers_sealed" in request:
+        found["peers"] = unsealed_peers(request)
+    return found
