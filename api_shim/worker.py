@@ -129,8 +129,6 @@ class Worker:
             return
         with self._registry.write() as session:
             batches = queue.claim(session, self._token, self._lease, places, free)
-            for batch in batches:
-                queue.tell(session, batch.ids, "running", {})
         for batch in batches:
             active = _Active(batch)
             active.thread = threading.Thread(
@@ -243,11 +241,6 @@ class Worker:
             pause = timedelta(seconds=0 if active.cancelled.is_set() else min(2.0**failures, 300.0))
             if queue.release(session, self._token, batch.ids, pause) and not active.cancelled.is_set():
                 self._failures[batch.place] = min(failures + 1, 10)
-            for operation in rows:
-                if operation.state not in queue.UNFINISHED and operation.state != "canceled":
-                    queue.tell(session, [operation.id], operation.state, {})
-                elif operation.state == "pending" and operation.result is not None:
-                    queue.tell(session, [operation.id], "pending", {"message": operation.error})
 
     def _end_look(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
         (number,) = batch.ids

@@ -117,7 +117,6 @@ def submit(
     )
     session.add(operation)
     session.flush()
-    tell(session, [operation.id], "pending", {})
     return operation
 
 
@@ -246,7 +245,6 @@ def end_look(session: Session, number: str, published: dict[str, Any] | None, pr
     operation.error = problem if failed else None
     operation.finished_at = now()
     operation.owner = operation.lease_until = operation.not_before = None
-    tell(session, [number], operation.state, {})
 
 
 def cancel(session: Session, operation: Operation, actor: str) -> None:
@@ -266,7 +264,6 @@ def end_canceled(session: Session, operation: Operation, actor: str) -> list[str
         return []
     begun = operation.attempts > 0 and not is_look(operation)
     endings.cancel(session, operation, f"canceled by {actor}", actor)
-    tell(session, [operation.id], "canceled", {})
     if not begun:
         return []
     found = {
@@ -278,7 +275,7 @@ def end_canceled(session: Session, operation: Operation, actor: str) -> list[str
 
 
 def tell(session: Session, ids: Iterable[str], event: str, data: dict[str, Any]) -> None:
-    """Note something for whoever follows these operations."""
+    """Note for whoever follows these operations what their run does. Their states are in their rows."""
     session.add_all(OperationEvent(operation_id=number, event=event, data=data) for number in ids)
 
 

@@ -1,0 +1,145 @@
+"""What the billing system calls: disconnect, transfer, remove. Their paths, fields and status codes are fixed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotFound
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import License, Node
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
+from api_shim.auth import caller
+from api_shim.carrying_out import Answer, Wanted, carry_out, failure_of, plan_of
+from api_shim.key_ring import Caller
+from api_shim.routes.parameters import How
+from api_shim.service import TheService
+
+router = APIRouter(tags=["billing"])
+
+Billing = Annotated[Caller, Depends(caller("billing"))]
+_EMAIL = Field(
+    min_length=3,
+    max_length=254,
+    description="the customer's e-mail, which is the instance's name",
+    json_schema_extra={"format": "email", "examples": ["user@example.com"]},
+)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DisconnectBody(_Body):
+    """Whose instance."""
+
+    email: str = _EMAIL
+
+
+class TransferBody(_Body):
+    """Whose instance, and where to."""
+
+    email: str = _EMAIL
+    server_id: str | int = Field(
+        description="the node: its id, its name or its dns_name",
+        json_schema_extra={"examples": ["nl1.example.com"]},
+    )
+
+
+class RemoveInstance(_Body):
+    """Whose instance."""
+
+    instance: str = _EMAIL
+
+
+class RemoveBody(_Body):
+    """As the billing system wraps it."""
+
+    body: RemoveInstance
+
+
+@router.post("/api/disconnect_instance", operation_id="disconnect_instance")
+async def disconnect(
+    body: DisconnectBody, request: Request, service: TheService, who: Billing, how: How
+) -> JSONResponse:
+    """Take a customer's instance down on its node; it stays in the registry, for use on another one."""
+
+    def find(_session: Session) -> Wanted:
+        return Wanted("disconnect", {"instance": check_instance_name(body.email, "email")}, how.dry_run)
+
+    def tell(result: dict[str, Any]) -> Answer:
+        failed = failure_of(result)
+        if failed is not None:
+            return Answer(_code(failed), {"status": "error", **failed.body})
+        return plan_of(result) or Answer(
+            200,
+            {"status": "success", "message": result["message"], "instance_id": result["instance_id"]},
+        )
+
+    return await carry_out(request, service, who, find, tell)
+
+
+@router.post("/api/transfer_instance", operation_id="transfer_instance")
+async def transfer(
+    body: TransferBody, request: Request, service: TheService, who: Billing, how: How
+) -> JSONResponse:
+    """Move a customer's instance to another node, with its keys and addresses, and the licenses with it."""
+
+    def find(session: Session) -> Wanted:
+        name = check_instance_name(body.email, "email")
+        node = _node(session, str(body.server_id))
+        licensed = select(License.id).where(License.email == name, License.is_active.is_(True))
+        if session.scalar(licensed.limit(1)) is None:
+            raise NotFound("No active licenses found")
+        return Wanted("transfer", {"instance": name, "node": node.name}, how.dry_run)
+
+    def tell(result: dict[str, Any]) -> Answer:
+        failed = failure_of(result)
+        if failed is not None:
+            return Answer(_code(failed), {"error": failed.body["message"]})
+        return plan_of(result) or Answer(
+            200,
+            {name: result[name] for name in ("status", "message", "updated_licenses", "new_server")},
+        )
+
+    return await carry_out(request, service, who, find, tell)
+
+
+@router.post("/remove_instances", operation_id="remove_instances")
+async def remove(
+    body: RemoveBody, request: Request, service: TheService, who: Billing, how: How
+) -> JSONResponse:
+    """Remove all of a customer: instance, peers, group, account. What is not there is told, and is no failure."""
+
+    def find(_session: Session) -> Wanted:
+        name = check_instance_name(body.body.instance, "body.instance")
+        return Wanted("remove", {"instance": name}, how.dry_run)
+
+    def tell(result: dict[str, Any]) -> Answer:
+        failed = failure_of(result)
+        if failed is not None:
+            return Answer(_code(failed), {"status": "error", **failed.body})
+        return plan_of(result) or Answer(
+            result["code"], {name: result[name] for name in ("status", "message", "results")}
+        )
+
+    return await carry_out(request, service, who, find, tell)
+
+
+def _code(failed: Answer) -> int:
+    """These calls' status codes are fixed: what is neither the caller's mistake nor missing is 500."""
+    return failed.status if failed.status in (400, 404) else 500
+
+
+def _node(session: Session, given: str) -> Node:
+    """The node that a caller means by `server_id`."""
+    found = session.scalars(
+        select(Node).where(or_(Node.id == given, Node.name == given, Node.dns_name == given)).limit(2)
+    ).all()
+    if len(found) != 1:
+        raise NotFound("Server not found")
+    return found[0]

@@ -1,0 +1,196 @@
+"""Operations: how each goes, as it is and as it comes, and its end before its time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Header, Path
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Node,
+    Operation,
+    OperationEvent,
+)
+from api_shim.auth import caller
+from api_shim.key_ring import Caller
+from api_shim.problems import Problem
+from api_shim.routes.parameters import uuid_of
+from api_shim.service import Service, TheService
+from api_shim.waiting import FINAL
+
+router = APIRouter(tags=["operations"])
+
+#: Seconds between two looks for what has happened, and after which a comment keeps the connection open.
+_POLL = 0.5
+_KEEPALIVE = 15.0
+_MOST_AT_ONCE = 500
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
+
+Reader = Annotated[Caller, Depends(caller("read", "billing"))]
+Changer = Annotated[Caller, Depends(caller("ops", "billing"))]
+OperationId = Annotated[
+    str,
+    Path(
+        description="the operation's UUID",
+        json_schema_extra={"format": "uuid"},
+        examples=["0b1c6a3e-52d4-4c3b-9d1f-6f0f6c1c9b52"],
+    ),
+]
+
+
+class OperationShown(BaseModel):
+    """An operation. `result` is there once it was tried; `pending` with a result means that it is tried again."""
+
+    id: str
+    kind: str
+    state: Literal["pending", "running", "succeeded", "failed", "canceled"]
+    instance: str | None
+    node: str | None
+    attempts: int
+    requested_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    not_before: datetime | None
+    error: str | None
+    result: dict[str, Any] | None
+
+
+@router.get("/api/operations/{operation_id}", operation_id="get_operation")
+def get_operation(operation_id: OperationId, service: TheService, _who: Reader) -> OperationShown:
+    """How an operation goes."""
+    with service.registry.read() as session:
+        return _shown(session, _require(session, operation_id))
+
+
+@router.post("/api/operations/{operation_id}/cancel", operation_id="cancel_operation", status_code=202)
+def cancel_operation(operation_id: OperationId, service: TheService, who: Changer) -> JSONResponse:
+    """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at
+    work on are reconciled. 409 when it has ended already."""
+    with service.registry.write() as session:
+        operation = _require(session, operation_id)
+        queue.cancel(session, operation, who.actor)
+        shown = _shown(session, operation)
+    service.worker.wake()
+    service.waiting.notify()
+    return JSONResponse(shown.model_dump(mode="json"), 202)
+
+
+@router.get(
+    "/api/operations/{operation_id}/events",
+    operation_id="follow_operation",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def follow_operation(
+    operation_id: OperationId,
+    service: TheService,
+    _who: Reader,
+    last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+) -> StreamingResponse:
+    """What happens to an operation, as Server-Sent Events: its states and the steps of its run, from the first one or
+    behind Last-Event-ID; the stream ends when the operation does."""
+    if last_event_id and _EVENT_ID.fullmatch(last_event_id) is None:
+        raise Problem(400, "Last-Event-ID: is not the id of an event", field="Last-Event-ID")
+    number = await anyio.to_thread.run_sync(_find, service, operation_id)
+    return StreamingResponse(
+        _events(service, number, int(last_event_id or 0)),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(service: Service, number: str, seen: int) -> AsyncIterator[str]:
+    quiet = 0.0
+    known: str | None = None
+    while True:
+        try:
+            events, state, error = await anyio.to_thread.run_sync(_new_events, service, number, seen)
+        except RegistryError:
+            # It may come back; the client resumes where it was.
+            return
+        for one in events:
+            seen = one.id
+            data = {"operation_id": number, "at": one.at.isoformat(), **one.data}
+            yield _told(seen, one.event, data)
+        if len(events) == _MOST_AT_ONCE:
+            continue
+        if state is not None and state != known:
+            known = state
+            yield _told(seen, state, {"operation_id": number, "state": state, "error": error})
+        if state is None or state in FINAL:
+            return
+        quiet = 0.0 if events else quiet + _POLL
+        if quiet >= _KEEPALIVE:
+            quiet = 0.0
+            yield ": still there\n\n"
+        if service.stopping.is_set():
+            return
+        await asyncio.sleep(_POLL)
+
+
+def _told(seen: int, event: str, data: dict[str, Any]) -> str:
+    return f"id: {seen}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
+
+
+def _new_events(
+    service: Service, number: str, seen: int
+) -> tuple[list[OperationEvent], str | None, str | None]:
+    """What happened behind an event; the operation's state, None when it is no longer kept; and its error."""
+    with service.registry.read() as session:
+        row = session.execute(
+            select(Operation.state, Operation.error).where(Operation.id == number)
+        ).one_or_none()
+        state, error = row if row is not None else (None, None)
+        query = (
+            select(OperationEvent)
+            .where(OperationEvent.operation_id == number, OperationEvent.id > seen)
+            .order_by(OperationEvent.id)
+            .limit(_MOST_AT_ONCE)
+        )
+        return list(session.scalars(query)), state, error
+
+
+def _find(service: Service, operation_id: str) -> str:
+    with service.registry.read() as session:
+        return _require(session, operation_id).id
+
+
+def _require(session: Session, operation_id: str) -> Operation:
+    number = uuid_of(operation_id)
+    operation = session.get(Operation, number) if number is not None else None
+    if operation is None:
+        raise Problem(404, "Operation not found")
+    return operation
+
+
+def _shown(session: Session, operation: Operation) -> OperationShown:
+    node = session.get(Node, operation.node_id) if operation.node_id is not None else None
+    named = node.name if node is not None else operation.request.get("node")
+    return OperationShown(
+        id=operation.id,
+        kind=operation.kind,
+        state=operation.state,  # type: ignore[arg-type] # the table's constraint says the same
+        instance=operation.instance_name or operation.request.get("instance"),
+        node=named,
+        attempts=operation.attempts,
+        requested_by=operation.requested_by,
+        created_at=operation.created_at,
+        started_at=operation.started_at,
+        finished_at=operation.finished_at,
+        not_before=operation.not_before,
+        error=operation.error,
+        result=operation.result,
+    )

@@ -1,0 +1,80 @@
+"""New instances: a customer's interface with its devices, on a node that has room."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from api_shim.auth import caller
+from api_shim.carrying_out import Answer, Wanted, carry_out, failure_of, plan_of
+from api_shim.key_ring import Caller
+from api_shim.problems import Shape, problem_body
+from api_shim.routes.parameters import How
+from api_shim.service import TheService
+
+router = APIRouter(tags=["instances"])
+
+Ops = Annotated[Caller, Depends(caller("ops"))]
+_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+
+
+class PeerBody(BaseModel):
+    """A device. Without a public key, keys are made here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = Field(None, max_length=255, json_schema_extra={"examples": ["phone"]})
+    public_key: str | None = Field(None, max_length=44, json_schema_extra={"pattern": _KEY})
+    preshared_key: str | None = Field(None, max_length=44, json_schema_extra={"pattern": _KEY})
+    allowed_ips: list[str] | None = Field(
+        None, max_length=100, description="networks behind the device, besides its own addresses"
+    )
+    persistent_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds")
+
+
+class InstanceBody(BaseModel):
+    """An instance and its devices. The same again changes nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(
+        min_length=3,
+        max_length=254,
+        description="the customer's e-mail",
+        json_schema_extra={"format": "email", "examples": ["user@example.com"]},
+    )
+    node: str | None = Field(
+        None, max_length=253, description="a node's name; else the least loaded one that is enabled"
+    )
+    peers: list[PeerBody] = Field(default_factory=list, max_length=1000)
+    prefix_length: int | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
+
+
+@router.post("/api/instances", operation_id="provision_instance", status_code=201)
+async def provision(
+    body: InstanceBody, request: Request, service: TheService, who: Ops, how: How
+) -> JSONResponse:
+    """Make an instance, live on its node, or add devices to it. 201 when it is new, else 200."""
+
+    def find(_session: Session) -> Wanted:
+        peers = [peer.model_dump(exclude_none=True) for peer in body.peers]
+        variables: dict[str, Any] = {"instance": body.name, "peers": peers}
+        for name in ("node", "prefix_length"):
+            if getattr(body, name) is not None:
+                variables[name] = getattr(body, name)
+        return Wanted("provision", variables, how.dry_run)
+
+    def tell(result: dict[str, Any]) -> Answer:
+        failed = failure_of(result)
+        if failed is not None:
+            return Answer(failed.status, problem_body(request.scope, failed.status, failed.body["message"]))
+        return plan_of(result) or Answer(result["code"], result)
+
+    response = await carry_out(request, service, who, find, tell)
+    if response.status_code >= 400:
+        response.headers["Content-Type"] = Shape.PROBLEM.media_type
+    return response
