@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api_shim import rate_limits
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -20,47 +22,63 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VPNFLEET_", frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="address to listen on; TLS is the reverse proxy's")
-    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any that is free")
+    host: str = Field(default="127.0.0.1", description="address to listen on; TLS is the reverse proxy's")
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0: any that is free")
     wait_seconds: float = Field(
-        8, ge=0, le=60, description="seconds that a call waits for its operation to end before it answers 202"
+        default=8,
+        ge=0,
+        le=60,
+        description="seconds that a call waits for its operation to end before it answers 202",
     )
     executor: Literal["local", "awx"] = Field(
-        "local", description="what runs playbooks: ansible-runner here, or AWX"
+        default="local", description="what runs playbooks: ansible-runner here, or AWX"
     )
-    project: Path = Field(_CHECKOUT, description="the checkout with playbooks/ and ansible.cfg")
+    project: Path = Field(default=_CHECKOUT, description="the checkout with playbooks/ and ansible.cfg")
     inventory: Path = Field(
-        Path("inventories/production"), description="inventory of the runs, relative to the project"
+        default=Path("inventories/production"), description="inventory of the runs, relative to the project"
     )
-    runs: int = Field(4, ge=1, le=64, description="playbooks that run at the same time")
-    run_timeout: float = Field(900, gt=0, description="seconds after which a run is ended and tried again")
+    runs: int = Field(default=4, ge=1, le=64, description="playbooks that run at the same time")
+    run_timeout: float = Field(
+        default=900, gt=0, description="seconds after which a run is ended and tried again"
+    )
     lease_seconds: float = Field(
-        60,
+        default=60,
         ge=5,
         le=3600,
         description="seconds after which another replica takes over from one that went silent",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
-    log_format: Literal["json", "text"] = Field("json", description="lines of JSON, or for a person")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="what is logged"
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="lines of JSON, or for a person")
     rate_limit_drift_node: str = Field(
-        "10/minute", description="limit of GET /api/drift/nodes/{id}, by key and node; empty: none"
+        default="10/minute", description="limit of GET /api/drift/nodes/{id}, by key and node; empty: none"
     )
     rate_limit_drift_all: str = Field(
-        "2/minute", description="limit of GET /api/drift/nodes, by key; empty: none"
+        default="2/minute", description="limit of GET /api/drift/nodes, by key; empty: none"
     )
     rate_limit_reconcile: str = Field(
-        "5/hour", description="limit of POST /api/drift/nodes/{id}/reconcile, by key and node; empty: none"
+        default="5/hour",
+        description="limit of POST /api/drift/nodes/{id}/reconcile, by key and node; empty: none",
     )
     rate_limit_node_update: str = Field(
-        "10/minute", description="limit of PUT /api/nodes/{id}, by key; empty: none"
+        default="10/minute", description="limit of PUT /api/nodes/{id}, by key; empty: none"
     )
-    awx_url: str = Field("", description="AWX's address, such as https://awx.example.com")
+    awx_url: str = Field(default="", description="AWX's address, such as https://awx.example.com")
     awx_token: SecretStr = Field(
-        SecretStr(""), description="AWX's token of a user who may execute the templates"
+        default=SecretStr(""), description="AWX's token of a user who may execute the templates"
     )
     awx_ca: Path | None = Field(
-        None, description="file of the certificates by which AWX is trusted; else the system's"
+        default=None, description="file of the certificates by which AWX is trusted; else the system's"
     )
+
+    @field_validator(
+        "rate_limit_drift_node", "rate_limit_drift_all", "rate_limit_reconcile", "rate_limit_node_update"
+    )
+    @classmethod
+    def _is_limit(cls, text: str) -> str:
+        rate_limits.parse(text)
+        return text
 
     @cached_property
     def inventory_path(self) -> Path:

@@ -18,9 +18,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    TimeoutError,  # noqa: A004
+)
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema, secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NoSchema, NotUsable
@@ -74,12 +81,15 @@ class Registry:
         self.engine.dispose()
 
 
-def open_registry(url: str | None = None, schema_required: bool = True, make: bool = True) -> Registry:
+def open_registry(
+    url: str | None = None, schema_required: bool = True, make: bool = True, pooled: bool = False
+) -> Registry:
     """Open the registry at `url`, else at VPNFLEET_DATABASE_URL, else the default one.
 
     A SQLite database that does not exist is made, with its schema and, unless VPNFLEET_ENCRYPTION_KEY is set, a key
     file beside it; with `make` false that is NoSchema. With `schema_required` false it is opened as it is, for what
-    makes and upgrades the schema. Raises NotUsable with what to do next.
+    makes and upgrades the schema. `pooled` is for a process of many threads that keeps it open. Raises NotUsable with
+    what to do next.
     """
     where = _where(url)
     if not make:
@@ -93,7 +103,7 @@ def open_registry(url: str | None = None, schema_required: bool = True, make: bo
             f"{secrets.VARIABLE} is not set: with PostgreSQL, the key is not kept beside the data"
         )
     secrets.use(keys)
-    registry = Registry(make_engine(where))
+    registry = Registry(make_engine(where, pooled))
     with _told(registry.engine):
         if schema_required:
             schema.require(registry.engine)
@@ -199,10 +209,22 @@ def parse_url(text: str) -> URL:
     raise NotUsable(f"{VARIABLE}: the registry is a SQLite or a PostgreSQL database, not {backend}")
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine for either database. Connections are not pooled: each Ansible worker is a fork of its own."""
+def make_engine(url: URL, pooled: bool = False) -> Engine:
+    """An engine for either database. Connections are not pooled unless that is asked for: each Ansible worker is a fork
+    of its own. Those to SQLite never are: to open one costs nothing, and an open one would outlive its file."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        arguments = {"connect_timeout": 10}
+        if not pooled:
+            return create_engine(url, poolclass=NullPool, connect_args=arguments)
+        return create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=10,
+            max_overflow=20,
+            pool_timeout=10,
+            pool_pre_ping=True,
+            connect_args=arguments,
+        )
     # SQLite would make an empty database in the place of one that was taken away in the middle of a run.
     where = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
     engine = create_engine(
@@ -229,6 +251,8 @@ def _told(engine: Engine) -> Iterator[None]:
     mistake of ours."""
     try:
         yield
+    except TimeoutError:
+        raise NotUsable("the registry cannot be used: all connections of the pool are taken") from None
     except (InterfaceError, DatabaseError) as error:
         # The base itself: SQLite raises it for a file that is damaged, or no database.
         if not isinstance(error, (InterfaceError, OperationalError)) and error.__class__ is not DatabaseError:

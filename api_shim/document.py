@@ -1,0 +1,151 @@
+"""The OpenAPI document: what the framework knows of the routes, with the errors that every route can answer.
+
+A route declares what is its own (`responses={409: {"description": …}}`); shapes, headers and the errors that come from
+the layers around it are filled in here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api_shim.problems import Shape, shape_of
+
+# As their callers write them; both spellings are served.
+_WITH_SLASH = ("/api/disconnect_instance", "/api/transfer_instance", "/remove_instances")
+_METHODS = ("delete", "get", "patch", "post", "put")
+_DESCRIPTIONS = {
+    "400": "The request is wrong; the message names the field and the reason",
+    "401": "No key, or one that is unknown, expired or revoked",
+    "403": "The key's scopes do not cover this call",
+    "404": "There is no such thing",
+    "405": "A method that this path does not have",
+    "408": "The body did not come in time",
+    "413": "The body is longer than 1 MiB",
+    "429": "Too many calls",
+    "500": "Something went wrong here; the log has more under the request's id",
+    "503": "The registry cannot be used at the moment",
+}
+_ID = {
+    "description": "The request's id: the caller's own, else a new one",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+}
+_LIMIT_HEADERS = {
+    "RateLimit-Policy": {
+        "description": 'Calls `q` in a window of `w` seconds, such as `"drift-node";q=10;w=60`',
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'Calls `r` left for `t` seconds, such as `"drift-node";r=9;t=60`',
+        "schema": {"type": "string"},
+    },
+}
+_RETRY = {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
+_MESSAGE = {"type": "string", "examples": ["Node not found"]}
+_SCHEMAS: dict[Shape, tuple[str, dict[str, Any]]] = {
+    Shape.PROBLEM: (
+        "Problem",
+        {
+            "type": "object",
+            "description": "RFC 9457",
+            "required": ["type", "title", "status", "detail", "request_id"],
+            "properties": {
+                "type": {"type": "string", "examples": ["about:blank"]},
+                "title": {"type": "string", "examples": ["Not Found"]},
+                "status": {"type": "integer", "minimum": 400, "maximum": 599, "examples": [404]},
+                "detail": {"type": "string", "examples": ["Instance not found"]},
+                "instance": {"type": "string", "description": "The path, unless it is a long one"},
+                "field": {"type": "string", "description": "The input that is wrong"},
+                "request_id": {"type": "string", "maxLength": 128},
+            },
+        },
+    ),
+    Shape.STATUS: (
+        "StatusError",
+        {
+            "type": "object",
+            "required": ["status", "message"],
+            "properties": {"status": {"const": "error"}, "message": _MESSAGE},
+        },
+    ),
+    Shape.FALSE: (
+        "FalseError",
+        {
+            "type": "object",
+            "required": ["status", "message"],
+            "properties": {"status": {"const": False}, "message": _MESSAGE},
+        },
+    ),
+    Shape.ERROR: (
+        "PlainError",
+        {"type": "object", "required": ["error"], "properties": {"error": _MESSAGE}},
+    ),
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Have the application give this document; it is built once, when it is first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = build(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def build(app: FastAPI) -> dict[str, Any]:
+    """The document of an application, with all its routers."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    # The framework's own errors: nobody gets to see them.
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas.update(dict(_SCHEMAS.values()))
+    paths = {}
+    for path, operations in document["paths"].items():
+        for method in _METHODS:
+            if method in operations:
+                _complete(path, operations[method])
+        paths[f"{path}/" if path in _WITH_SLASH else path] = operations
+    document["paths"] = paths
+    return document
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)
+    for status in _errors(path, operation):
+        responses.setdefault(status, {})
+    shape = shape_of(path)
+    content = {shape.media_type: {"schema": {"$ref": f"#/components/schemas/{_SCHEMAS[shape][0]}"}}}
+    for status, response in responses.items():
+        headers = {"X-Request-ID": _ID}
+        if "429" in responses and status in ("200", "201", "202", "429"):
+            headers |= _LIMIT_HEADERS
+        if status >= "400":
+            if not response.get("description"):
+                response["description"] = _DESCRIPTIONS.get(status, "Error")
+            # A route may have a body of its own for an error.
+            response.setdefault("content", content)
+            if status == "401":
+                headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+            if status == "405":
+                headers["Allow"] = {"schema": {"type": "string"}}
+            if status in ("429", "503"):
+                headers["Retry-After"] = _RETRY
+        response["headers"] = {**response.get("headers", {}), **headers}
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _errors(path: str, operation: dict[str, Any]) -> set[str]:
+    errors = {"400", "405", "408", "413", "500"}
+    if operation.get("security"):
+        errors |= {"401", "403", "503"}
+    if "{" in path:
+        errors.add("404")
+    return errors

@@ -1,0 +1,40 @@
+"""Whether a node answers: its SSH server's banner, which needs no login."""
+
+from __future__ import annotations
+
+import asyncio
+
+SECONDS = 3.0
+_MOST_BYTES = 8192  # before the banner a server may say other things (RFC 4253, 4.2)
+
+
+async def unreachable(host: str, port: int, seconds: float = SECONDS) -> str | None:
+    """Why the SSH server at `host` does not answer within `seconds`; None when it does."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await _ask(host, port)
+    except TimeoutError:
+        return f"no answer within {seconds:g} s"
+    except ConnectionRefusedError:
+        return "connection refused"
+    except OSError as error:
+        # Its text would have addresses, and says no more than this for what is left: names and routes.
+        return "host name not known" if type(error).__name__ == "gaierror" else "no connection"
+    except ValueError:  # a name that cannot be written as IDNA
+        return "host name not known"
+
+
+async def _ask(host: str, port: int) -> str | None:
+    reader, writer = await asyncio.open_connection(host, port, limit=_MOST_BYTES)
+    try:
+        said = b""
+        while len(said) < _MOST_BYTES:
+            more = await reader.read(1024)
+            if not more:
+                return "the connection ended before an SSH banner"
+            said += more
+            if any(line.startswith(b"SSH-") for line in said.split(b"\n")):
+                return None
+        return "what answers is no SSH server"
+    finally:
+        writer.close()

@@ -1,0 +1,389 @@
+"""Nodes: list, look, create, update, delete, and whether they answer. What a node may be, the registry says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import nodes as registry_nodes
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Instance,
+    Node,
+    Peer,
+    now,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
+    LARGEST_MTU,
+    LARGEST_WEIGHT,
+    SMALLEST_MTU,
+)
+from api_shim.auth import caller
+from api_shim.key_ring import Caller
+from api_shim.problems import Problem
+from api_shim.rate_limits import limited
+from api_shim.reachability import unreachable
+from api_shim.routes.parameters import How, NodeId, Part, uuid_of
+from api_shim.service import TheService
+
+router = APIRouter(tags=["nodes"])
+
+_SSH = 22
+Reader = Annotated[Caller, Depends(caller("read"))]
+Ops = Annotated[Caller, Depends(caller("ops"))]
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = rf"{_LABEL}(?:\.{_LABEL})*\.[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IP4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4})"
+_NETWORK = (
+    rf"(?:{_IP4}/(?:3[0-2]|[12]?[0-9])|[0-9A-Fa-f:]*::[0-9A-Fa-f:]*/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))"
+)
+
+
+def _like(pattern: str, example: str, empty: bool = True) -> dict[str, Any]:
+    """What the document says of a text. It is the usual form; the registry decides."""
+    return {"pattern": f"^(?:{pattern})?$" if empty else f"^(?:{pattern})$", "examples": [example]}
+
+
+class NodeFields(BaseModel):
+    """What can be said of a node. A field that is not there stays as it is; null, or an empty text, is its default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    ansible_host: str | None = Field(
+        None,
+        max_length=253,
+        description="where Ansible reaches it, if not by its name",
+        json_schema_extra=_like(rf"{_HOST}|{_IP4}", "192.0.2.10"),
+    )
+    ansible_port: int | None = Field(None, ge=1, le=65535, description="of SSH")
+    ansible_user: str | None = Field(
+        None, max_length=64, json_schema_extra=_like("[A-Za-z0-9_][A-Za-z0-9._-]*", "deploy")
+    )
+    ansible_python_interpreter: str | None = Field(
+        None, max_length=255, json_schema_extra=_like("(?:/[A-Za-z0-9._+-]+)+", "/usr/bin/python3")
+    )
+    agent_url: str | None = Field(
+        None,
+        max_length=255,
+        json_schema_extra=_like(
+            rf"https?://{_HOST}(?::{_PORT})?(?:/[A-Za-z0-9._~/-]*)?", "http://node1.example.com:8080"
+        ),
+    )
+    endpoint: str | None = Field(
+        None,
+        max_length=261,
+        description="host or host:port, as devices reach it",
+        json_schema_extra=_like(rf"(?:{_HOST}|{_IP4})(?::{_PORT})?", "node1.example.com:51820"),
+    )
+    wg_interface: str | None = Field(
+        None, max_length=15, json_schema_extra=_like("wg[0-9]{1,12}", "wg0", empty=False)
+    )
+    ip_pool_cidr: str | None = Field(
+        None,
+        max_length=18,
+        description="the IPv4 network out of which instances get theirs",
+        json_schema_extra=_like(rf"10\.{_BYTE}\.{_BYTE}\.0/24", "10.0.1.0/24", empty=False),
+    )
+    ip6_pool_cidr: str | None = Field(
+        None,
+        max_length=43,
+        description="the same for IPv6; when there is none, a unique local one is made",
+        json_schema_extra=_like(
+            "fd[0-9a-f]{2}:[1-9a-f][0-9a-f]{3}:[1-9a-f]::/48", "fd00:8:1::/48", empty=False
+        ),
+    )
+    enabled: bool | None = Field(None, description="whether it takes new instances")
+    weight: int | None = Field(None, ge=0, le=LARGEST_WEIGHT, description="its share of new instances")
+    max_peers: int | None = Field(None, ge=0, le=2**31 - 1, description="null: no limit")
+    country: str | None = Field(
+        None, max_length=64, json_schema_extra=_like("[A-Za-z](?:[A-Za-z ]*[A-Za-z])?", "Netherlands")
+    )
+    dns_name: str | None = Field(
+        None,
+        max_length=253,
+        description="how licenses name it",
+        json_schema_extra=_like(_HOST, "nl1.example.com"),
+    )
+    override_listen_port: int | None = Field(
+        None, ge=1, le=65535, description="the first port that instances get"
+    )
+    override_dns: str | None = Field(
+        None,
+        max_length=255,
+        json_schema_extra=_like(rf"{_IP4}(?:, ?{_IP4}){{0,9}}", "10.0.1.1"),
+    )
+    override_mtu: int | None = Field(None, ge=SMALLEST_MTU, le=LARGEST_MTU)
+    override_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds; 0: off")
+    override_endpoint_allowed_ip: str | None = Field(
+        None,
+        max_length=4000,
+        json_schema_extra=_like(r"0\.0\.0\.0/0(?:, ?::/0)?|10\.0\.0\.0/8", "0.0.0.0/0,::/0"),
+    )
+
+
+class NodeCreate(NodeFields):
+    """A new node."""
+
+    name: str = Field(
+        max_length=253,
+        description="a host name, as in the inventory",
+        json_schema_extra=_like(_HOST, "node1.example.com", empty=False),
+    )
+    ip_pool_cidr: str = Field(
+        max_length=18,
+        description="the IPv4 network out of which instances get theirs",
+        json_schema_extra=_like(rf"10\.{_BYTE}\.{_BYTE}\.0/24", "10.0.1.0/24", empty=False),
+    )
+
+
+class NodeUpdate(NodeFields):
+    """What is to change of a node."""
+
+    name: str | None = Field(
+        None,
+        max_length=253,
+        description="the present one: a node is not renamed",
+        examples=["node1.example.com"],
+    )
+
+
+class NodeData(BaseModel):
+    """A node as it is in the registry."""
+
+    id: str
+    name: str
+    agent_url: str | None
+    ansible_host: str | None
+    ansible_port: int | None
+    ansible_user: str | None
+    ansible_python_interpreter: str | None
+    wg_interface: str
+    endpoint: str | None
+    ip_pool_cidr: str
+    ip6_pool_cidr: str
+    enabled: bool
+    weight: int
+    max_peers: int | None
+    country: str | None
+    dns_name: str | None
+    override_listen_port: int | None
+    override_dns: str | None
+    override_mtu: int | None
+    override_keepalive: int | None
+    override_endpoint_allowed_ip: str | None
+    last_seen: str | None = Field(examples=["2024-01-15 10:30:00"])
+    created_at: str = Field(examples=["2024-01-01 00:00:00"])
+    updated_at: str = Field(examples=["2024-01-15 10:30:00"])
+
+
+class Answer(BaseModel):
+    """What every call of the panel says."""
+
+    status: Literal[True]
+    message: str
+
+
+class NodeAnswer(Answer):
+    """One node."""
+
+    data: NodeData
+    dry_run: Literal[True] | None = Field(None, description="nothing was changed")
+
+
+class NodesAnswer(Answer):
+    """Some of the nodes, by name."""
+
+    data: list[NodeData]
+    total: int = Field(ge=0, description="how many there are in all")
+    limit: int
+    offset: int
+
+
+class RemovedAnswer(Answer):
+    """A node is no more."""
+
+    dry_run: Literal[True] | None = Field(None, description="nothing was changed")
+
+
+class NodeHealth(BaseModel):
+    """Whether a node answers, and what is on it."""
+
+    node_id: str
+    name: str
+    reachable: bool
+    error: str | None = Field(examples=["connection refused"])
+    last_seen: str | None
+    enabled: bool
+    instances: int = Field(ge=0)
+    peers: int = Field(ge=0)
+    checked_at: str
+
+
+class HealthAnswer(Answer):
+    """The health of a node."""
+
+    data: NodeHealth
+
+
+@router.get("/api/nodes", response_model=NodesAnswer)
+def list_nodes(service: TheService, _who: Reader, part: Part) -> Any:
+    """List nodes, by name."""
+    with service.registry.read() as session:
+        total = session.scalar(select(func.count()).select_from(Node)) or 0
+        rows = session.scalars(select(Node).order_by(Node.name).limit(part.limit).offset(part.offset))
+        return {
+            "status": True,
+            "message": "Nodes retrieved successfully",
+            "data": [_data(node) for node in rows],
+            "total": total,
+            "limit": part.limit,
+            "offset": part.offset,
+        }
+
+
+@router.post(
+    "/api/nodes",
+    status_code=201,
+    response_model=NodeAnswer,
+    response_model_exclude_unset=True,
+    responses={
+        201: {
+            "headers": {
+                "Location": {
+                    "description": "The node's path; not of a dry run",
+                    "schema": {"type": "string"},
+                }
+            }
+        },
+        409: {"description": "There is a node of this name"},
+    },
+)
+def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, response: Response) -> Any:
+    """Create a node."""
+    with service.registry.write(keep=not how.dry_run) as session:
+        changes = _apply(session, who, [node.model_dump(exclude_unset=True)])
+        if [change.action for change in changes] != [registry_nodes.CREATED]:
+            raise Conflict(f"node {node.name} is in the registry already")
+        data = _data(_named(session, node.name))
+    if not how.dry_run:
+        response.headers["Location"] = f"/api/nodes/{data['id']}"
+    return _told("Node created successfully", how.dry_run, data=data)
+
+
+@router.get("/api/nodes/{node_id}", response_model=NodeAnswer, response_model_exclude_unset=True)
+def get_node(service: TheService, _who: Reader, node_id: NodeId) -> Any:
+    """Look at a node."""
+    with service.registry.read() as session:
+        return _told("Node retrieved successfully", data=_data(require(session, node_id)))
+
+
+@router.put(
+    "/api/nodes/{node_id}",
+    response_model=NodeAnswer,
+    response_model_exclude_unset=True,
+    dependencies=[Depends(caller("ops")), Depends(limited("rate_limit_node_update"))],
+    responses={409: {"description": "What is on the node contradicts it"}, 429: {"description": ""}},
+)
+def update_node(service: TheService, who: Ops, node_id: NodeId, node: NodeUpdate, how: How) -> Any:
+    """Change what is said of a node; what is not said stays as it is."""
+    with service.registry.write(keep=not how.dry_run) as session:
+        row = require(session, node_id)
+        if node.name not in (None, row.name):
+            # Inventories, AWX and operations that are at work know it by its name.
+            raise Invalid("name", f"a node is not renamed; this one is called {row.name}")
+        _apply(session, who, [{**node.model_dump(exclude_unset=True), "name": row.name}])
+        data = _data(row)
+    return _told("Node updated successfully", how.dry_run, data=data)
+
+
+@router.delete(
+    "/api/nodes/{node_id}",
+    response_model=RemovedAnswer,
+    response_model_exclude_unset=True,
+    responses={409: {"description": "Something is on the node still"}},
+)
+def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How) -> Any:
+    """Take a node out of the registry; nothing may be on it."""
+    with service.registry.write(keep=not how.dry_run) as session:
+        name = require(session, node_id).name
+        _apply(session, who, [{"name": name, "state": "absent"}])
+    if not how.dry_run:
+        service.metrics.forget_node(name)
+    return _told("Node deleted successfully", how.dry_run)
+
+
+@router.get("/api/nodes/{node_id}/health", response_model=HealthAnswer)
+async def node_health(service: TheService, _who: Reader, node_id: NodeId) -> Any:
+    """Ask a node's SSH server whether it is there, for three seconds at the most."""
+
+    def read() -> tuple[Node, int, int]:
+        with service.registry.read() as session:
+            node = require(session, node_id)
+            on_node = select(Instance.id).where(Instance.node_id == node.id)
+            instances = session.scalar(select(func.count()).select_from(on_node.subquery()))
+            peers = session.scalar(select(func.count()).where(Peer.instance_id.in_(on_node)))
+            return node, instances or 0, peers or 0
+
+    node, instances, peers = await anyio.to_thread.run_sync(read)
+    error = await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH)
+    service.metrics.set_reachable(node.name, error is None)
+    data = {
+        "node_id": node.id,
+        "name": node.name,
+        "reachable": error is None,
+        "error": error,
+        "last_seen": shown_time(node.last_seen),
+        "enabled": node.enabled,
+        "instances": instances,
+        "peers": peers,
+        "checked_at": shown_time(now()),
+    }
+    return {"status": True, "message": "Node health checked", "data": data}
+
+
+def require(session: Session, node_id: str) -> Node:
+    """The node of this id. Raises Problem 404, also for what is no id."""
+    known = uuid_of(node_id)
+    node = session.get(Node, known) if known else None
+    if node is None:
+        raise Problem(404, "Node not found")
+    return node
+
+
+def shown_time(at: datetime | None) -> str | None:
+    """A time as the panel shows it, in UTC."""
+    return at.strftime("%Y-%m-%d %H:%M:%S") if at else None
+
+
+def _apply(session: Session, who: Caller, wanted: Sequence[Mapping[str, Any]]) -> list[registry_nodes.Change]:
+    changes = registry_nodes.apply_nodes(session, wanted)
+    registry_nodes.record(session, changes, who.actor)
+    return changes
+
+
+def _named(session: Session, name: str) -> Node:
+    return session.scalars(select(Node).where(Node.name == name)).one()
+
+
+def _data(node: Node) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        **registry_nodes.described(node),
+        "last_seen": shown_time(node.last_seen),
+        "created_at": shown_time(node.created_at),
+        "updated_at": shown_time(node.updated_at),
+    }
+
+
+def _told(message: str, dry_run: bool = False, **more: Any) -> dict[str, Any]:
+    return {"status": True, "message": message, **more, **({"dry_run": True} if dry_run else {})}
