@@ -12,7 +12,7 @@ from api_shim.logs import RequestLog
 from api_shim.paths import Spellings
 from api_shim.problems import Unforeseen, add_handlers
 from api_shim.request_ids import RequestIds
-from api_shim.routes import health, instances, nodes, pages
+from api_shim.routes import billing, drift, health, instances, nodes, operations, pages, provision
 from api_shim.service import Service
 
 
@@ -37,6 +37,10 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(pages.router)
     app.include_router(nodes.router)
     app.include_router(instances.router)
+    app.include_router(provision.router)
+    app.include_router(billing.router)
+    app.include_router(drift.router)
+    app.include_router(operations.router)
     # The last one added is the outermost.
     app.add_middleware(Bodies)
     app.add_middleware(Spellings)

@@ -5,7 +5,7 @@ The answer is the call's own: its route says how a result is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
+from starlette.types import Scope
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import endings, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
@@ -23,7 +24,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
 from api_shim import idempotency
 from api_shim.key_ring import Caller
-from api_shim.problems import Problem
+from api_shim.problems import Problem, Shape, body_of, shape_of
 from api_shim.service import Service
 from api_shim.waiting import is_answered
 
@@ -45,29 +46,38 @@ class Wanted:
     check: bool = False
 
 
-#: The answer to a call whose operation has a result.
+#: The answer to a call whose operation went well.
 Tell = Callable[[dict[str, Any]], Answer]
 #: What to ask for; it may look into the registry, and raises RegistryError or Problem.
 Find = Callable[[Session], Wanted]
 
 
-async def carry_out(request: Request, service: Service, who: Caller, find: Find, tell: Tell) -> JSONResponse:
+async def carry_out(
+    request: Request,
+    service: Service,
+    who: Caller,
+    find: Find,
+    tell: Tell,
+    statuses: Container[int] = range(400, 600),
+) -> JSONResponse:
     """Record an operation and answer with its result, or, when it takes long or the caller does not want to wait, with
-    202 and where to look for it."""
+    202 and where to look for it. An error's status is one of `statuses`, else 500."""
     call = await idempotency.call_of(request, who)
     recorded = await anyio.to_thread.run_sync(_record, service, who, find, call)
     if isinstance(recorded, Answer):
-        return JSONResponse(recorded.body, recorded.status)
-    service.worker.wake()
+        return _response(request.scope, recorded)
+    service.wake()
     headers: dict[str, str] = {}
     seconds = service.settings.wait_seconds
     if _is_async(request):
         seconds = 0
         headers["Preference-Applied"] = "respond-async"
     await service.waiting.until_ended(recorded, seconds)
-    answer = await anyio.to_thread.run_sync(_answer, service, recorded, call, tell)
+    answer = await anyio.to_thread.run_sync(
+        _answer, service, recorded, call, _teller(request.scope, tell, statuses)
+    )
     if answer is not None:
-        return JSONResponse(answer.body, answer.status, headers)
+        return _response(request.scope, answer, headers)
     where = f"/api/operations/{recorded}"
     message = f"Accepted; it is carried out, and {where} tells how it goes"
     return JSONResponse(
@@ -77,31 +87,51 @@ async def carry_out(request: Request, service: Service, who: Caller, find: Find,
     )
 
 
-def told(operation: Operation) -> dict[str, Any]:
-    """An operation's result as a route tells it; of one that was canceled, that."""
+def _result_of(operation: Operation) -> dict[str, Any]:
+    """What came of an operation; of one that was canceled, that."""
     if operation.state == "canceled" or operation.result is None:
-        return {"status": "error", "code": 409, "message": operation.error or "it was canceled"}
+        return {"status": "error", "code": 409, "message": operation.error or "It was canceled"}
     return operation.result
 
 
-def failure_of(result: Mapping[str, Any]) -> Answer | None:
-    """What is wrong with a result, if anything is; `body` is for the route to shape."""
+def _problem_of(result: Mapping[str, Any]) -> Problem | None:
+    """What is wrong with a result, if anything is."""
     if result.get("status") != "error":
         return None
-    first = result if "message" in result else next(iter(result.get("operations", ())), {})
-    code = int(first.get("code", 500))
-    return Answer(code if 400 <= code < 600 else 500, {"message": str(first.get("message", "it failed"))})
+    # A run that could not begin has a message of its own, else its only operation has.
+    one = result if "message" in result else next(iter(result.get("operations", ())), {})
+    code = int(one.get("code", 500))
+    return Problem(code if 400 <= code < 600 else 500, str(one.get("message", "It failed")))
 
 
-def plan_of(result: Mapping[str, Any]) -> Answer | None:
+def _plan_of(scope: Scope, result: Mapping[str, Any]) -> Answer | None:
     """The answer to a dry run, if it is one."""
     if result.get("status") != "planned":
         return None
     message = "; ".join(str(one.get("message", "")) for one in result.get("operations", ()))
+    status = True if shape_of(scope["path"]) is Shape.FALSE else "success"
     return Answer(
-        200,
-        {"status": "success", "dry_run": True, "message": f"Would be: {message}", "plan": dict(result)},
+        200, {"status": status, "dry_run": True, "message": f"Would be: {message}", "plan": dict(result)}
     )
+
+
+def _teller(scope: Scope, tell: Tell, statuses: Container[int]) -> Tell:
+    """With what is the same for all calls: errors and plans."""
+
+    def complete(result: dict[str, Any]) -> Answer:
+        problem = _problem_of(result)
+        if problem is not None:
+            if problem.status not in statuses:
+                problem = Problem(500, problem.message)
+            return Answer(problem.status, body_of(scope, problem))
+        return _plan_of(scope, result) or tell(result)
+
+    return complete
+
+
+def _response(scope: Scope, answer: Answer, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    media_type = shape_of(scope["path"]).media_type if answer.status >= 400 else None
+    return JSONResponse(answer.body, answer.status, headers, media_type=media_type)
 
 
 def _record(service: Service, who: Caller, find: Find, call: idempotency.Call | None) -> str | Answer:
@@ -143,7 +173,7 @@ def _answer(service: Service, number: str, call: idempotency.Call | None, tell: 
         operation = session.get_one(Operation, number)
         if not is_answered(operation):
             return None
-        answer = tell(told(operation))
+        answer = tell(_result_of(operation))
     if call is not None:
         with service.registry.write() as session:
             idempotency.keep(session, call, answer.status, answer.body)

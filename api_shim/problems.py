@@ -77,6 +77,14 @@ def shape_of(path: str) -> Shape:
 
 def answer(scope: Scope, problem: Problem) -> Response:
     """The answer to a request that ends with `problem`."""
+    media_type = shape_of(str(scope.get("path", ""))).media_type
+    # ASCII: what is shown of an input may be no valid Unicode.
+    body = json.dumps(body_of(scope, problem)).encode("ascii")
+    return Response(body, problem.status, headers=problem.headers, media_type=media_type)
+
+
+def body_of(scope: Scope, problem: Problem) -> dict[str, Any]:
+    """What that answer says, in the shape of the path."""
     path = str(scope.get("path", ""))
     shape = shape_of(path)
     body: dict[str, Any]
@@ -96,10 +104,7 @@ def answer(scope: Scope, problem: Problem) -> Response:
         if problem.field is not None:
             body["field"] = problem.field
         body["request_id"] = scope.get("state", {}).get("request_id", "")
-    # ASCII: what is shown of an input may be no valid Unicode.
-    return Response(
-        json.dumps(body).encode("ascii"), problem.status, headers=problem.headers, media_type=shape.media_type
-    )
+    return body
 
 
 def clipped(text: str, longest: int = LONGEST_SHOWN) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -9,10 +10,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
+from api_shim.executor import Executor
 from api_shim.key_ring import KeyRing
 from api_shim.metrics import Metrics
 from api_shim.rate_limits import PREFIX, RateLimits
 from api_shim.settings import Settings
+from api_shim.waiting import Waiting
+from api_shim.worker import Worker
 
 
 @dataclass
@@ -23,6 +27,12 @@ class Service:
     registry: Registry
     #: Reasons why it is not ready, besides the registry's: each gives a sentence, or None. They must be quick.
     readiness: list[Callable[[], str | None]] = field(default_factory=list)
+    #: What runs playbooks; without it, operations are recorded and left to another replica.
+    executor: Executor | None = None
+    #: Set when the server is about to stop: nobody is to begin to wait.
+    stopping: threading.Event = field(default_factory=threading.Event)
+    waiting: Waiting = field(init=False)
+    worker: Worker | None = field(init=False)
     keys: KeyRing = field(init=False)
     metrics: Metrics = field(init=False)
     rate_limits: RateLimits = field(init=False)
@@ -31,9 +41,20 @@ class Service:
         """Make what is made of the settings and the registry."""
         self.keys = KeyRing(self.registry)
         self.metrics = Metrics()
+        self.waiting = Waiting(self.registry)
+        self.worker = (
+            Worker(self.registry, self.executor, self.settings, self.waiting.notify, self.metrics.count_run)
+            if self.executor is not None
+            else None
+        )
         self.rate_limits = RateLimits(
             {name: text for name, text in self.settings.model_dump().items() if name.startswith(PREFIX)}
         )
+
+    def wake(self) -> None:
+        """There is something to carry out, or to cancel."""
+        if self.worker is not None:
+            self.worker.wake()
 
     def ready(self) -> str | None:
         """Why it is not ready to serve; None when it is."""

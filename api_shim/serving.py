@@ -8,6 +8,7 @@ import math
 import signal
 import socket
 from contextlib import closing
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -15,6 +16,7 @@ import uvicorn
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import open_registry
 from api_shim import logs
 from api_shim.application import create_app
+from api_shim.executor import Executor
 from api_shim.service import Service
 from api_shim.settings import Settings
 
@@ -44,9 +46,14 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises CannotListen and RegistryError."""
     logs.configure(settings)
     # A registry that is not there is a mistake in the settings, not one to make.
-    with closing(open_registry(make=False, pooled=True)) as registry, _listen(settings) as listener:
+    with (
+        closing(open_registry(make=False, pooled=True)) as registry,
+        _listen(settings) as listener,
+        closing(make_executor(settings)) as executor,
+    ):
+        service = Service(settings, registry, executor=executor)
         config = uvicorn.Config(
-            create_app(Service(settings, registry)),
+            create_app(service),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -54,14 +61,37 @@ def serve(settings: Settings) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=math.ceil(settings.wait_seconds) + _GRACE,
         )
-        server = _Server(config)
+        server = _Server(config, service)
         # uvicorn handles these while it runs and then raises them again: by then all is done.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])
 
 
+def make_executor(settings: Settings) -> Executor:
+    """What runs playbooks, ready to do so. Raises OSError."""
+    if settings.executor == "awx":
+        from api_shim.executor_awx import AwxExecutor
+
+        return AwxExecutor(settings)
+    from api_shim.executor_local import LocalExecutor
+
+    local = LocalExecutor(settings)
+    local.start()
+    return local
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let nobody wait any more: those who do are told where to look for the result."""
+        self._service.stopping.set()
+        self._service.waiting.release()
+        super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:

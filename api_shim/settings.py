@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     run_timeout: float = Field(
         default=900, gt=0, description="seconds after which a run is ended and tried again"
     )
+    stop_seconds: float = Field(
+        default=30,
+        ge=0,
+        description="seconds that runs get to end when the server is told to stop; then they are ended",
+    )
     lease_seconds: float = Field(
         default=60,
         ge=5,

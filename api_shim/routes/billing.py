@@ -14,7 +14,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import License, Node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
 from api_shim.auth import caller
-from api_shim.carrying_out import Answer, Wanted, carry_out, failure_of, plan_of
+from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
 from api_shim.routes.parameters import How
 from api_shim.service import TheService
@@ -22,6 +22,8 @@ from api_shim.service import TheService
 router = APIRouter(tags=["billing"])
 
 Billing = Annotated[Caller, Depends(caller("billing"))]
+#: These calls' status codes are fixed: what is neither the caller's mistake nor missing is 500.
+_STATUSES = (400, 404)
 _EMAIL = Field(
     min_length=3,
     max_length=254,
@@ -72,15 +74,12 @@ async def disconnect(
         return Wanted("disconnect", {"instance": check_instance_name(body.email, "email")}, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
-        failed = failure_of(result)
-        if failed is not None:
-            return Answer(_code(failed), {"status": "error", **failed.body})
-        return plan_of(result) or Answer(
+        return Answer(
             200,
             {"status": "success", "message": result["message"], "instance_id": result["instance_id"]},
         )
 
-    return await carry_out(request, service, who, find, tell)
+    return await carry_out(request, service, who, find, tell, _STATUSES)
 
 
 @router.post("/api/transfer_instance", operation_id="transfer_instance")
@@ -98,15 +97,12 @@ async def transfer(
         return Wanted("transfer", {"instance": name, "node": node.name}, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
-        failed = failure_of(result)
-        if failed is not None:
-            return Answer(_code(failed), {"error": failed.body["message"]})
-        return plan_of(result) or Answer(
+        return Answer(
             200,
             {name: result[name] for name in ("status", "message", "updated_licenses", "new_server")},
         )
 
-    return await carry_out(request, service, who, find, tell)
+    return await carry_out(request, service, who, find, tell, _STATUSES)
 
 
 @router.post("/remove_instances", operation_id="remove_instances")
@@ -120,19 +116,9 @@ async def remove(
         return Wanted("remove", {"instance": name}, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
-        failed = failure_of(result)
-        if failed is not None:
-            return Answer(_code(failed), {"status": "error", **failed.body})
-        return plan_of(result) or Answer(
-            result["code"], {name: result[name] for name in ("status", "message", "results")}
-        )
+        return Answer(result["code"], {name: result[name] for name in ("status", "message", "results")})
 
-    return await carry_out(request, service, who, find, tell)
-
-
-def _code(failed: Answer) -> int:
-    """These calls' status codes are fixed: what is neither the caller's mistake nor missing is 500."""
-    return failed.status if failed.status in (400, 404) else 500
+    return await carry_out(request, service, who, find, tell, _STATUSES)
 
 
 def _node(session: Session, given: str) -> Node:

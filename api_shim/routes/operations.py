@@ -83,7 +83,7 @@ def cancel_operation(operation_id: OperationId, service: TheService, who: Change
         operation = _require(session, operation_id)
         queue.cancel(session, operation, who.actor)
         shown = _shown(session, operation)
-    service.worker.wake()
+    service.wake()
     service.waiting.notify()
     return JSONResponse(shown.model_dump(mode="json"), 202)
 

@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api_shim.auth import caller
-from api_shim.carrying_out import Answer, Wanted, carry_out, failure_of, plan_of
+from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.problems import Shape, problem_body
 from api_shim.routes.parameters import How
 from api_shim.service import TheService
 
@@ -69,12 +68,6 @@ async def provision(
         return Wanted("provision", variables, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
-        failed = failure_of(result)
-        if failed is not None:
-            return Answer(failed.status, problem_body(request.scope, failed.status, failed.body["message"]))
-        return plan_of(result) or Answer(result["code"], result)
+        return Answer(result["code"], result)
 
-    response = await carry_out(request, service, who, find, tell)
-    if response.status_code >= 400:
-        response.headers["Content-Type"] = Shape.PROBLEM.media_type
-    return response
+    return await carry_out(request, service, who, find, tell)

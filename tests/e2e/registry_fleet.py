@@ -170,6 +170,10 @@ class RegistryFleet:
 
     # -- running playbooks
 
+    def environment(self) -> dict[str, str]:
+        """With this registry in it, and nobody else's."""
+        return {**_without_ours(self.lab.ansible_env()), **self.variables}
+
     def start(self, playbook: str, *arguments: str, wait_at: int = 0, **asked: Any) -> Started:
         """Start a playbook. `asked` are its extra vars; from a file, for everybody sees what is on a command line.
 
@@ -188,13 +192,12 @@ class RegistryFleet:
                 ],
                 cwd=ROOT,
                 env={
-                    **_without_ours(self.lab.ansible_env()),
+                    **self.environment(),
                     "ANSIBLE_INVENTORY": str(self.folder / "registry.yml"),
                     "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
                     "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
                     "ANSIBLE_NOCOLOR": "1",
                     "ANSIBLE_SHOW_CUSTOM_STATS": "1",
-                    **self.variables,
                     **(waits if wait_at else {}),
                 },
                 stdin=subprocess.DEVNULL,
