@@ -199,7 +199,12 @@ class Objects:
                 one["inputs"] = {**one["inputs"], name: "$encrypted$"}
 
     def _shown(self, kind: str, one: dict[str, Any]) -> dict[str, Any]:
-        return {**one, "type": kind.removesuffix("s"), "url": f"/api/v2/{kind}/{one['id']}/"}
+        summary = {}
+        if kind == "job_templates":
+            attached = [self.kinds["credentials"][each] for each in self.attached.get(one["id"], [])]
+            summary = {"credentials": [{"id": each["id"], "name": each["name"]} for each in attached]}
+        url = f"/api/v2/{kind}/{one['id']}/"
+        return {**one, "type": kind.removesuffix("s"), "url": url, "summary_fields": summary}
 
     def _credentials(self, method: str, template: int, query: dict[str, str], body: Any, path: str) -> Answer:
         attached = self.attached.setdefault(template, [])
