@@ -214,6 +214,14 @@ def test_a_job_ends_as_awx_says(awx: AwxStandIn, execute: Execute, status: str) 
 
 
 @pytest.mark.usefixtures("template")
+def test_a_job_that_fails_before_its_playbook_begins_has_awxs_reason(
+    awx: AwxStandIn, execute: Execute
+) -> None:
+    awx.plan = Plan(statuses=("pending", "failed"), artifacts={}, explanation="Previous Task Failed")
+    assert execute() == Ended("failed", None, "Previous Task Failed")
+
+
+@pytest.mark.usefixtures("template")
 def test_artifacts_are_read_when_the_events_are_stored(awx: AwxStandIn, execute: Execute) -> None:
     awx.plan = Plan(looks_until_stored=3)
     assert execute().published == {"status": "done"}
