@@ -119,7 +119,8 @@ class AwxExecutor:
         if status == "error":
             told = _shortened(state.get("job_explanation")) or "AWX gives no reason"
             return Ended("error", published, f"AWX's job {job} could not be run: {told}")
-        return Ended(status, published)
+        # What fails before the playbook begins, such as an update of its inventory, has AWX's reason alone.
+        return Ended(status, published, "" if published else _shortened(state.get("job_explanation")))
 
     # Launching
 

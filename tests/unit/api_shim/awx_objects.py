@@ -78,7 +78,7 @@ class Objects:
         self.secrets: dict[int, dict[str, str]] = {}  # by credential
         self.project_ends = "successful"
 
-    def add(self, kind: str, **fields: Any) -> int:
+    def add(self, kind: str, /, **fields: Any) -> int:
         """An object that is there before anyone asks."""
         number = 1 + sum(len(found) for found in self.kinds.values())
         defaults = {name: None if value is ... else value for name, value in _FIELDS[kind].items()}
@@ -133,7 +133,7 @@ class Objects:
         if refused := self._refused(kind, fields):
             return refused
         number = self.add(kind, **fields)
-        self._hide_secrets(kind, number)
+        self._complete(kind, number)
         return 201, self._shown(kind, self.kinds[kind][number])
 
     def _change(self, kind: str, number: int, body: dict[str, Any]) -> Answer:
@@ -149,7 +149,7 @@ class Objects:
         if refused := self._refused(kind, {**old, **fields}):
             return refused
         old.update(fields)
-        self._hide_secrets(kind, number)
+        self._complete(kind, number)
         return 200, self._shown(kind, old)
 
     def _refused(self, kind: str, fields: dict[str, Any]) -> Answer | None:
@@ -184,10 +184,13 @@ class Objects:
                 return 400, {"playbook": ["Playbook not found for project."]}
         return None
 
-    def _hide_secrets(self, kind: str, number: int) -> None:
+    def _complete(self, kind: str, number: int) -> None:
+        one = self.kinds[kind][number]
+        if kind == "job_templates":
+            # A template belongs where its project does, whatever is asked for.
+            one["organization"] = self.kinds["projects"][one["project"]]["organization"]
         if kind != "credentials":
             return
-        one = self.kinds[kind][number]
         declared = self.kinds["credential_types"][one["credential_type"]]["inputs"].get("fields", [])
         kept = self.secrets.setdefault(number, {})
         for name in [each["id"] for each in declared if each.get("secret")]:
@@ -196,7 +199,12 @@ class Objects:
                 one["inputs"] = {**one["inputs"], name: "$encrypted$"}
 
     def _shown(self, kind: str, one: dict[str, Any]) -> dict[str, Any]:
-        return {**one, "type": kind.removesuffix("s"), "url": f"/api/v2/{kind}/{one['id']}/"}
+        summary = {}
+        if kind == "job_templates":
+            attached = [self.kinds["credentials"][each] for each in self.attached.get(one["id"], [])]
+            summary = {"credentials": [{"id": each["id"], "name": each["name"]} for each in attached]}
+        url = f"/api/v2/{kind}/{one['id']}/"
+        return {**one, "type": kind.removesuffix("s"), "url": url, "summary_fields": summary}
 
     def _credentials(self, method: str, template: int, query: dict[str, str], body: Any, path: str) -> Answer:
         attached = self.attached.setdefault(template, [])

@@ -6,10 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from api_shim.executor import Ended, Executor, Progress, Run
 from api_shim.executor_awx import AwxExecutor, Pace
@@ -206,6 +211,14 @@ def test_a_job_ends_as_awx_says(awx: AwxStandIn, execute: Execute, status: str) 
     assert ended.published == {"status": "done"}
     assert ("no capacity" in ended.message) == (status == "error")
     assert awx.cancelled == []
+
+
+@pytest.mark.usefixtures("template")
+def test_a_job_that_fails_before_its_playbook_begins_has_awxs_reason(
+    awx: AwxStandIn, execute: Execute
+) -> None:
+    awx.plan = Plan(statuses=("pending", "failed"), artifacts={}, explanation="Previous Task Failed")
+    assert execute() == Ended("failed", None, "Previous Task Failed")
 
 
 @pytest.mark.usefixtures("template")
@@ -623,6 +636,43 @@ def test_a_setting_that_makes_no_sense_is_named(awx: AwxStandIn, change: dict[st
         AwxExecutor(settings(awx, **change))
     assert TOKEN not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1, with its key, that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "awx.example.com")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    path = tmp_path / "awx.pem"
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + signed.public_bytes(pem)
+    )
+    return path
+
+
+def test_awx_is_trusted_by_its_certificate_alone(awx: AwxStandIn, template: int, certificate: Path) -> None:
+    assert template
+    awx.serve_tls(certificate)
+    for ca, status in ((None, "error"), (certificate, "successful")):
+        executor = AwxExecutor(settings(awx, awx_ca=ca), PACE)
+        ended = executor.execute(RUN, no_one, threading.Event())
+        executor.close()
+        assert ended.status == status
+        assert ("certificate" in ended.message) == (status == "error")
+        assert bool(awx.requests) == (status == "successful")
 
 
 @pytest.mark.usefixtures("template")
