@@ -66,6 +66,10 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 e2e: system system-database venv ## End-to-end tests in the lab over SSH (root)
 	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
 
+.PHONY: serve
+serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it
+	@$(python) -m tests.serve
+
 .PHONY: bench
 bench: system venv ## Ratios measured side by side; JSON on stdout and under var/bench/
 	@$(python) -m tests.bench
@@ -87,7 +91,7 @@ lint-ruff: venv
 
 # The collection is checked under the name that it is imported by.
 mypy_paths := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
-	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/demo tests/bench tests/postgres api_shim
+	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/demo tests/serve tests/bench tests/postgres api_shim
 has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
 lint-mypy: venv
 	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))

@@ -1,0 +1,1 @@
+"""The HTTP interface on the lab, to try it out: python -m tests.serve."""

@@ -1,0 +1,176 @@
+"""The HTTP interface on the lab with SQLite, until ^C: python -m tests.serve.
+
+Builds the lab, registers its nodes, provisions one customer, makes API keys, and prints calls to try. What it made is
+in the directory: serve.json has the address, the keys and the names, for programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.demo.fleet import Fleet
+from tests.demo.playbook import Operator, shown
+from tests.demo.report import StepFailed
+from tests.lab.fleet import ROOT, Lab
+from tests.lab.lock import exclusive
+
+CUSTOMER = "user@example.com"
+_SCOPES = ("billing", "ops")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if os.geteuid() != 0:
+        print("serve: needs root, as it makes network namespaces: sudo make serve", file=sys.stderr)
+        return 2
+    directory: Path = options.directory.absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lab = Lab(options.name, nodes=2, devices=1)
+    try:
+        with _signals_as_exceptions(), exclusive(f"serve-{options.name}"):
+            try:
+                return _serve(lab, directory, options.port)
+            finally:
+                for number in _SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
+                lab.down()
+    except _Ended:
+        return 0
+    except StepFailed as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(lab: Lab, directory: Path, port: int) -> int:
+    print("Building the lab: two nodes, one device …", flush=True)
+    lab.down()
+    lab.up()
+    fleet = Fleet(lab, directory)
+    fleet.write()
+    operator = Operator(fleet.inventory, fleet.environment(), directory, lambda _task: None)
+    print("Registering the nodes, and provisioning a customer …", flush=True)
+    operator.run("nodes", "-e", f"nodes_file={shlex.quote(shown(fleet.nodes))}")
+    wanted = {"instance": CUSTOMER, "node": lab.nodes[0].name, "peers": [{"name": "phone"}]}
+    operator.run("provision", "-e", fleet.write_request("customer", wanted))
+    environment = {
+        **fleet.environment(),
+        "VPNFLEET_INVENTORY": str(fleet.inventory),
+        "VPNFLEET_PORT": str(port),
+        "VPNFLEET_LOG_FORMAT": "text",
+    }
+    keys = {scope: _key(environment, scope) for scope in _SCOPES}
+    log = directory / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "api_shim", "serve"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        url = _address(server, log)
+        told: dict[str, Any] = {
+            "url": url,
+            "keys": keys,
+            "customer": CUSTOMER,
+            "nodes": [node.name for node in lab.nodes],
+        }
+        path = directory / "serve.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        print(_try_this(url, keys, shown(log)), flush=True)
+        return server.wait()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _try_this(url: str, keys: dict[str, str], log: str) -> str:
+    body = json.dumps({"email": CUSTOMER})
+    return f"""
+Serving on {url} ; the log is in {log} ; ^C ends it and takes the lab down.
+
+  curl -X POST {url}/api/disconnect_instance/ \\
+    -H 'X-API-Key: {keys["billing"]}' -H 'Content-Type: application/json' -d '{body}'
+
+  curl -H 'Authorization: Bearer {keys["ops"]}' {url}/api/drift/nodes
+
+  {url}/docs lists all calls.
+"""
+
+
+def _key(environment: dict[str, str], scope: str) -> str:
+    made = subprocess.run(
+        [sys.executable, "-m", "api_shim", "keys", "create", f"serve-{scope}", "--scope", scope],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
+        raise StepFailed(made.stderr.strip())
+    return made.stdout.split()[-1]
+
+
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    """Where it listens, as soon as it does."""
+    with log.open("rb") as lines:
+        while True:
+            line = lines.readline().decode(errors="replace")
+            if "listening" in line:
+                return line.rpartition("url=")[2].strip()
+            if not line:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(0.1)
+                    raise StepFailed(f"the server has ended: {log.read_text(errors='replace')[-500:]}")
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Ended(BaseException):
+    """A signal asks to end."""
+
+
+@contextlib.contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise _Ended
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.serve", description="Serve HTTP on the lab.")
+    parser.add_argument("--name", default="serve", help="the lab's name (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=ROOT / "var" / "serve",
+        help="where registry, keys and logs go (default: var/serve of the checkout)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
