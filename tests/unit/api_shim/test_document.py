@@ -45,6 +45,10 @@ def test_every_call_says_what_can_come(edge: Edge) -> None:
     assert len(names) - 1 == len(set(names))  # the two above have one name
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
+    for name, schema in schemas.items():
+        assert not {"ge", "le"} & set(re.findall(r"'(\w+)':", str(schema))), name
+    limit = document["paths"]["/api/nodes"]["get"]["parameters"][0]["schema"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 500, 100)
     assert not re.search(r"gmail|portbro", str(document))
 
 

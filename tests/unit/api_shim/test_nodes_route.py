@@ -189,12 +189,15 @@ def test_hostile_texts_change_nothing(edge: Edge, text: str) -> None:
     name: Any
     for name in ("name", "ansible_host", "ansible_user", "ansible_python_interpreter", "agent_url", "endpoint",
                  "wg_interface", "ip_pool_cidr", "ip6_pool_cidr", "override_dns",
-                 "override_endpoint_allowed_ip", "weight", "enabled", "override_mtu", "ansible_port", "max_peers"):  # fmt: skip
+                 "override_endpoint_allowed_ip", "weight", "enabled", "override_mtu", "ansible_port",
+                 "max_peers"):  # fmt: skip
         if (name, text) in (("ansible_user", "all"), ("ansible_user", "localhost")) or (
             text in ("all", "localhost", "/etc/passwd")
             and name not in ("name", "weight", "enabled", "ip_pool_cidr")
         ):
             continue  # a user may be called so, a host too, and it may be the path of a program
+        if name == "override_dns" and text == "node1.example.com ":
+            continue  # blanks around lists are left out
         answer = edge.call("POST", "/api/nodes?dry_run=true", json=NEW | {name: text})
         assert answer.status_code == 400, (name, answer.text)
         assert len(answer.content) < 700
