@@ -77,6 +77,18 @@ def _hide(value: Any) -> Any:
     return redacted(value if isinstance(value, str) else str(value))
 
 
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def configure(settings: Settings) -> None:
     """Log to stderr as the settings say. For the whole process: called by what serves, not by the application."""
     shared: list[Processor] = [
@@ -98,7 +110,7 @@ def configure(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -111,7 +123,7 @@ def configure(settings: Settings) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     # What it says while all is well is said here, once.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    for noisy in ("asyncio", "httpx", "httpcore"):
+    for noisy in ("alembic", "asyncio", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -18,7 +18,7 @@ class Spellings:
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        if len(path) > 1 and path.endswith("/"):
+        if len(path) > 1 and path.endswith("/") and not path.endswith("//"):
             scope["path"] = path[:-1]
             scope["raw_path"] = (scope.get("raw_path") or b"").removesuffix(b"/")
         if scope["method"] != "HEAD":

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PREFIX = "rate_limit_"
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+_ZERO = re.compile(r"(?<![0-9])0+(?![0-9])")
+
 By = Literal["key", "node_id"]
 
 
@@ -35,7 +37,8 @@ def parse(text: str) -> list[limits.RateLimitItem]:
     if not text.strip():
         return []
     try:
-        parsed = limits.parse_many(text)
+        # 0 minutes would be taken for one.
+        parsed = [] if _ZERO.search(text) else limits.parse_many(text)
     except ValueError:
         parsed = []
     if not parsed or any(limit.amount < 1 or limit.get_expiry() < 1 for limit in parsed):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -40,18 +40,30 @@ Reader = Annotated[Caller, Depends(caller("read"))]
 Ops = Annotated[Caller, Depends(caller("ops"))]
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = rf"{_LABEL}(?:\.{_LABEL})*\.[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"
+_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_HOST = rf"(?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"  # 10.0.0.256 is no name
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4})"
-_NETWORK = (
-    rf"(?:{_IP4}/(?:3[0-2]|[12]?[0-9])|[0-9A-Fa-f:]*::[0-9A-Fa-f:]*/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))"
+_HEX = "[0-9A-Fa-f]{1,4}"
+_IP6 = rf"(?:(?:{_HEX}:){{7}}{_HEX}|(?:{_HEX}:){{1,6}}:{_HEX}|(?:{_HEX}:){{1,7}}:)"
+_ADDRESS = rf"(?:{_IP4}|{_IP6})"
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_NETWORK = rf"(?:{_IP4}/(?:3[0-2]|[12]?[0-9])|(?:{_IP6}|::)/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))"
+# Of the first byte, what hosts can have: no loopback, no link-local, no multicast.
+_POOL = (
+    "(?:[1-9]|[1-9][0-9]|1[01][0-9]|12[0-6]|12[89]|1[3-5][0-9]|16[0-8]|1[78][0-9]|19[0-9]|2[01][0-9]|22[0-3])"
+    rf"(?:\.{_BYTE}){{3}}/(?:[89]|[12][0-9]|30)"
 )
+# Unique local and global unicast.
+_POOL6 = rf"(?:f[cd]|[23][0-9a-f])[0-9a-f]{{2}}(?::{_HEX}){{0,3}}::/(?:1[6-9]|[2-5][0-9]|6[0-4])"
+_LETTER = "A-Za-zÀ-ÖØ-öø-ÿ"
 
 
-def _like(pattern: str, example: str, empty: bool = True) -> dict[str, Any]:
-    """What the document says of a text. It is the usual form; the registry decides."""
-    return {"pattern": f"^(?:{pattern})?$" if empty else f"^(?:{pattern})$", "examples": [example]}
+def _like(pattern: str, example: str, empty: bool = True, longest: int | None = None) -> dict[str, Any]:
+    """What the document says of a text besides its length. It is the usual forms; what is taken, the registry decides.
+    Where an empty text is taken, it is as null."""
+    said: dict[str, Any] = {"pattern": f"^(?:{pattern}){'?' if empty else ''}$", "examples": [example]}
+    return said if longest is None else {**said, "maxLength": longest}
 
 
 class NodeFields(BaseModel):
@@ -59,15 +71,28 @@ class NodeFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, given: Any) -> Any:
+        """To JSON, 5 and 5.0 are one number."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in given.items()
+        }
+
     ansible_host: str | None = Field(
         None,
         max_length=253,
         description="where Ansible reaches it, if not by its name",
-        json_schema_extra=_like(rf"{_HOST}|{_IP4}", "192.0.2.10"),
+        json_schema_extra=_like(f"{_HOST}|{_ADDRESS}", "192.0.2.10"),
     )
     ansible_port: int | None = Field(None, ge=1, le=65535, description="of SSH")
     ansible_user: str | None = Field(
-        None, max_length=64, json_schema_extra=_like("[A-Za-z0-9_][A-Za-z0-9._-]*", "deploy")
+        None,
+        max_length=64,
+        json_schema_extra=_like("[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?", "deploy"),
     )
     ansible_python_interpreter: str | None = Field(
         None, max_length=255, json_schema_extra=_like("(?:/[A-Za-z0-9._+-]+)+", "/usr/bin/python3")
@@ -83,30 +108,32 @@ class NodeFields(BaseModel):
         None,
         max_length=261,
         description="host or host:port, as devices reach it",
-        json_schema_extra=_like(rf"(?:{_HOST}|{_IP4})(?::{_PORT})?", "node1.example.com:51820"),
+        json_schema_extra=_like(
+            rf"(?:{_HOST}|{_IP4}|\[{_IP6}\])(?::{_PORT})?|{_IP6}", "node1.example.com:51820", longest=253
+        ),
     )
     wg_interface: str | None = Field(
-        None, max_length=15, json_schema_extra=_like("wg[0-9]{1,12}", "wg0", empty=False)
+        None, max_length=15, json_schema_extra=_like("[A-Za-z][A-Za-z0-9_-]{0,14}", "wg0", empty=False)
     )
     ip_pool_cidr: str | None = Field(
         None,
         max_length=18,
         description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(rf"10\.{_BYTE}\.{_BYTE}\.0/24", "10.0.1.0/24", empty=False),
+        json_schema_extra=_like(_POOL, "10.0.1.0/24", empty=False),
     )
     ip6_pool_cidr: str | None = Field(
         None,
         max_length=43,
         description="the same for IPv6; when there is none, a unique local one is made",
-        json_schema_extra=_like(
-            "fd[0-9a-f]{2}:[1-9a-f][0-9a-f]{3}:[1-9a-f]::/48", "fd00:8:1::/48", empty=False
-        ),
+        json_schema_extra=_like(_POOL6, "fd00:8:1::/48", empty=False),
     )
     enabled: bool | None = Field(None, description="whether it takes new instances")
     weight: int | None = Field(None, ge=0, le=LARGEST_WEIGHT, description="its share of new instances")
     max_peers: int | None = Field(None, ge=0, le=2**31 - 1, description="null: no limit")
     country: str | None = Field(
-        None, max_length=64, json_schema_extra=_like("[A-Za-z](?:[A-Za-z ]*[A-Za-z])?", "Netherlands")
+        None,
+        max_length=64,
+        json_schema_extra=_like(f"[{_LETTER}](?:[{_LETTER} .,'()-]*[{_LETTER}])?", "Netherlands"),
     )
     dns_name: str | None = Field(
         None,
@@ -120,14 +147,14 @@ class NodeFields(BaseModel):
     override_dns: str | None = Field(
         None,
         max_length=255,
-        json_schema_extra=_like(rf"{_IP4}(?:, ?{_IP4}){{0,9}}", "10.0.1.1"),
+        json_schema_extra=_like(f"(?:{_ADDRESS}|{_HOST})(?:, ?(?:{_ADDRESS}|{_HOST})){{0,9}}", "10.0.1.1"),
     )
     override_mtu: int | None = Field(None, ge=SMALLEST_MTU, le=LARGEST_MTU)
     override_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds; 0: off")
     override_endpoint_allowed_ip: str | None = Field(
         None,
         max_length=4000,
-        json_schema_extra=_like(r"0\.0\.0\.0/0(?:, ?::/0)?|10\.0\.0\.0/8", "0.0.0.0/0,::/0"),
+        json_schema_extra=_like(f"{_NETWORK}(?:, ?{_NETWORK}){{0,49}}", "0.0.0.0/0,::/0"),
     )
 
 
@@ -137,12 +164,12 @@ class NodeCreate(NodeFields):
     name: str = Field(
         max_length=253,
         description="a host name, as in the inventory",
-        json_schema_extra=_like(_HOST, "node1.example.com", empty=False),
+        json_schema_extra=_like(_NAME, "node1.example.com", empty=False),
     )
     ip_pool_cidr: str = Field(
         max_length=18,
         description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(rf"10\.{_BYTE}\.{_BYTE}\.0/24", "10.0.1.0/24", empty=False),
+        json_schema_extra=_like(_POOL, "10.0.1.0/24", empty=False),
     )
 
 

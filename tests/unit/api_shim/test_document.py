@@ -1,0 +1,73 @@
+"""The OpenAPI document and its page."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import Depends
+
+from api_shim.auth import caller
+from tests.unit.api_shim.edge import Edge
+
+
+def test_every_call_says_what_can_come(edge: Edge) -> None:
+    @edge.app.post("/api/transfer_instance", dependencies=[Depends(caller("billing"))])
+    @edge.app.post("/remove_instances", dependencies=[Depends(caller("billing"))])
+    def x(body: dict[str, str]) -> None: ...
+
+    document = edge.client.get("/openapi.json").json()
+    assert "/remove_instances/" in document["paths"]
+    names = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            names.append(operation["operationId"])
+            statuses = set(operation["responses"])
+            assert "422" not in statuses
+            assert {"400", "405", "413", "500"} <= statuses
+            if path.startswith(("/api", "/remove")):
+                assert {"401", "403", "503"} <= statuses
+                assert {"ApiKey": []} in operation["security"]
+                assert {"Bearer": []} in operation["security"]
+            else:
+                assert "security" not in operation
+            assert ("404" in statuses) == ("{" in path)
+            assert ("429" in statuses) == ((method, path) == ("put", "/api/nodes/{node_id}"))
+            for status, answer in operation["responses"].items():
+                assert "X-Request-ID" in answer["headers"]
+                if status == "401":
+                    (sort,) = answer["content"]
+                    wanted = (
+                        "application/problem+json"
+                        if path.startswith("/api/instances")
+                        else "application/json"
+                    )
+                    assert sort == wanted
+    assert len(names) - 1 == len(set(names))  # the two above have one name
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for name, schema in schemas.items():
+        assert not {"ge", "le"} & set(re.findall(r"'(\w+)':", str(schema))), name
+    limit = document["paths"]["/api/nodes"]["get"]["parameters"][0]["schema"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 500, 100)
+    assert not re.search(r"gmail|portbro", str(document))
+
+
+def test_the_page_lists_all_and_loads_nothing(edge: Edge) -> None:
+    for path in ("/docs", "/docs/"):
+        answer = edge.client.get(path)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    for path, methods in edge.client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in answer.text
+    assert not re.search(r"https?://|<script", answer.text)
+
+
+def test_the_root_is_as_before(edge: Edge) -> None:
+    answer = edge.client.get("/")
+    assert answer.content == b'{"msg":"VPN API is running"}'
+    assert edge.client.get("/healthz").json() == {"status": "ok"}
+    assert edge.client.get("/readyz").json() == {"status": "ok"}
+    edge.service.readiness += [lambda: None, lambda: "the worker has stopped"]
+    answer = edge.client.get("/readyz")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "the worker has stopped")

@@ -1,0 +1,126 @@
+"""What Prometheus scrapes."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, Operation, now
+from api_shim.application import create_app
+from api_shim.routes import health
+from api_shim.service import Service
+from tests.unit.api_shim.edge import INSTANCE, NODE, Edge
+
+
+def scrape(edge: Edge) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    answer = edge.client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    families = list(text_string_to_metric_families(answer.text))
+    assert len({family.name for family in families}) == len(families)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def of(numbers: dict[Any, float], name: str, **labels: str) -> float | None:
+    return numbers.get((name, frozenset(labels.items())))
+
+
+def test_requests_are_counted_by_route(edge: Edge) -> None:
+    for path in ("/api/nodes/{node_id}", "/api/nodes/nobody", "/api/nodes/x%20y"):
+        edge.call("GET", path, "read")
+    for number in range(5):
+        edge.client.get(f"/made/up/{number}")
+        edge.client.request(f"BREW{number}", "/")
+    numbers = scrape(edge)
+    count = "vpnfleet_http_requests_total"
+    assert of(numbers, count, method="GET", route="/api/nodes/{node_id}", status="200") == 1
+    assert of(numbers, count, method="GET", route="/api/nodes/{node_id}", status="404") == 2
+    assert of(numbers, count, method="GET", route="unmatched", status="404") == 5
+    assert of(numbers, count, method="other", route="/", status="405") == 5
+    seconds = "vpnfleet_http_request_duration_seconds_count"
+    assert of(numbers, seconds, method="GET", route="/api/nodes/{node_id}") == 3
+
+
+def test_what_the_registry_says_is_read_at_each_scrape(edge: Edge) -> None:
+    numbers = scrape(edge)
+    assert of(numbers, "vpnfleet_registry_up") == 1
+    assert of(numbers, "vpnfleet_operation_queue_age_seconds") == 0
+    assert of(numbers, "vpnfleet_instances", node=NODE, state="present") == 1
+    assert not any(name == "vpnfleet_node_last_seen_timestamp_seconds" for name, _ in numbers)
+    seen = now()
+    with edge.registry.write() as session:
+        old = now() - timedelta(seconds=100)
+        session.add(Operation(kind="remove", instance_name=INSTANCE, created_at=old))
+        session.add(
+            Operation(
+                kind="remove", instance_name="b@example.com", attempts=1, created_at=old - timedelta(days=1)
+            )
+        )
+        session.add(Operation(kind="drift", state="failed", created_at=old - timedelta(days=9)))
+        node = session.get(Node, edge.node_id)
+        assert node is not None
+        node.last_seen = seen
+    numbers = scrape(edge)
+    assert of(numbers, "vpnfleet_operations", kind="remove", state="pending") == 2
+    assert of(numbers, "vpnfleet_operations", kind="drift", state="failed") == 1
+    age = of(numbers, "vpnfleet_operation_queue_age_seconds")
+    assert age is not None
+    assert 100 <= age < 130
+    at = of(numbers, "vpnfleet_node_last_seen_timestamp_seconds", node=NODE)
+    assert at == pytest.approx(seen.timestamp(), abs=0.001)
+
+
+def test_runs_and_nodes_are_counted_by_whoever_sees_them(edge: Edge) -> None:
+    metrics = edge.service.metrics
+    metrics.count_run("disconnect", "successful", 1.5)
+    metrics.count_run("disconnect", "failed", 2.5)
+    metrics.set_reachable(NODE, True)
+    metrics.set_reachable("gone.example.com", False)
+    metrics.forget_node("gone.example.com")
+    metrics.forget_node("never.example.com")
+    numbers = scrape(edge)
+    assert of(numbers, "vpnfleet_runs_total", playbook="disconnect", status="successful") == 1
+    assert of(numbers, "vpnfleet_run_duration_seconds_sum", playbook="disconnect") == 4
+    assert of(numbers, "vpnfleet_node_reachable", node=NODE) == 1
+    assert of(numbers, "vpnfleet_node_reachable", node="gone.example.com") is None
+
+
+def test_without_a_registry_the_rest_is_there(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise NotUsable("away")
+
+    monkeypatch.setattr(Registry, "read", away)
+    numbers = scrape(edge)
+    assert of(numbers, "vpnfleet_registry_up") == 0
+    answer = edge.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"status": "unavailable", "reason": "the registry cannot be read"},
+    )
+    assert edge.client.get("/healthz").status_code == 200
+
+
+def test_a_registry_that_hangs_holds_nobody_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SECONDS", 0.1)
+    monkeypatch.setattr(Registry, "read", lambda _: time.sleep(0.8))
+    began = time.monotonic()
+    assert of(scrape(edge), "vpnfleet_registry_up") == 0
+    assert edge.client.get("/readyz").status_code == 503
+    assert edge.client.get("/healthz").status_code == 200
+    # Starlette's client waits for what was left behind; a server does not.
+    assert time.monotonic() - began < 4
+
+
+def test_each_application_has_its_own(service: Service) -> None:
+    create_app(service)
+    create_app(Service(service.settings, service.registry))

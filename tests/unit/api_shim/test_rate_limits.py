@@ -1,0 +1,137 @@
+"""How often."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import Depends
+from pydantic import ValidationError
+
+from api_shim import rate_limits
+from api_shim.auth import caller
+from api_shim.rate_limits import RateLimits, limited, parse
+from api_shim.settings import Settings
+from tests.unit.api_shim.edge import NOBODY, Edge
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        rate_limit_node_update="3/minute", rate_limit_drift_node="2/minute", rate_limit_drift_all=""
+    )
+
+
+def test_updates_of_nodes_are_limited_by_key(edge: Edge) -> None:
+    for left in (2, 1, 0):
+        answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": left})
+        assert answer.status_code == 200
+        assert answer.headers["RateLimit-Policy"] == '"node-update";q=3;w=60'
+        label, remaining, reset = answer.headers["RateLimit"].split(";")
+        assert (label, remaining) == ('"node-update"', f"r={left}")
+        assert 1 <= int(reset.removeprefix("t=")) <= 60
+    before = edge.rows()
+    for path in ("/api/nodes/{node_id}", f"/api/nodes/{NOBODY}", "/api/nodes/x"):
+        answer = edge.call("PUT", path, json={"weight": 9})
+        assert answer.status_code == 429
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert answer.headers["RateLimit"].startswith('"node-update";r=0;t=')
+        assert answer.headers["RateLimit-Policy"] == '"node-update";q=3;w=60'
+        assert answer.json()["status"] is False
+    assert edge.rows() == before
+    # Who may not call at all does not count, and another call has no such limit.
+    assert edge.call("PUT", "/api/nodes/{node_id}", "read", json={}).status_code == 403
+    assert edge.call("PUT", "/api/nodes/{node_id}", None, json={}).status_code == 401
+    assert "RateLimit" not in edge.call("GET", "/api/nodes").headers
+
+
+def test_errors_count_and_tell_what_is_left(edge: Edge) -> None:
+    for left in (2, 1, 0):
+        answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": "x"})
+        assert answer.status_code == 400
+        assert f"r={left};" in answer.headers["RateLimit"]
+    assert edge.call("PUT", "/api/nodes/{node_id}", json={}).status_code == 429
+
+
+def test_nodes_have_windows_of_their_own_and_made_up_ones_share_one(edge: Edge) -> None:
+    reader = caller("read")
+
+    @edge.app.get(
+        "/api/drift/nodes/{node_id}",
+        dependencies=[Depends(reader), Depends(limited("rate_limit_drift_node", ("key", "node_id")))],
+    )
+    def drift(node_id: str) -> None: ...
+
+    def statuses(node: str, key: str = "read") -> list[int]:
+        return [edge.call("GET", f"/api/drift/nodes/{node}", key).status_code for _ in range(3)]
+
+    assert statuses(edge.node_id) == [200, 200, 429]
+    assert statuses(edge.node_id.upper()) == [429, 429, 429]
+    assert statuses(NOBODY) == [200, 200, 429]
+    assert statuses(NOBODY, "ops") == [200, 200, 429]
+    assert statuses("x") == [200, 200, 429]
+    assert statuses("y") == [429, 429, 429]
+
+
+def test_no_limit_no_headers(edge: Edge) -> None:
+    @edge.app.get("/api/x", dependencies=[Depends(caller("read")), Depends(limited("rate_limit_drift_all"))])
+    def x() -> None: ...
+
+    for _ in range(20):
+        answer = edge.call("GET", "/api/x", "read")
+        assert answer.status_code == 200
+        assert "RateLimit" not in answer.headers
+
+
+def test_the_window_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+    windows = RateLimits({"rate_limit_x": "2/minute"})
+    assert windows.take("rate_limit_x", ["a"])[1] is None
+    clock[0] += 20
+    headers, wait = windows.take("rate_limit_x", ["a"])
+    assert (wait, headers["RateLimit"]) == (None, '"x";r=0;t=40')
+    assert windows.take("rate_limit_x", ["a"])[1] == 40
+    assert windows.take("rate_limit_x", ["b"])[1] is None
+    clock[0] += 41
+    assert windows.take("rate_limit_x", ["a"])[1] is None
+    assert windows.take("rate_limit_x", ["a"])[1] == 19
+
+
+def test_what_one_window_refuses_does_not_count_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: clock[0])
+    windows = RateLimits({"rate_limit_x": "1/second;3/hour"})
+    headers, _ = windows.take("rate_limit_x", ["a"])
+    assert headers["RateLimit-Policy"] == '"x";q=1;w=1, "x-2";q=3;w=3600'
+    for _ in range(5):
+        assert windows.take("rate_limit_x", ["a"])[1] == 1
+    clock[0] += 2
+    assert windows.take("rate_limit_x", ["a"])[1] is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "often",
+        "10",
+        "10/",
+        "/minute",
+        "0/minute",
+        "-1/minute",
+        "10/fortnight",
+        "a/minute",
+        "10/minute;x",
+        "5/0 minutes",
+    ],
+)
+def test_what_is_no_limit_fails_at_start(text: str) -> None:
+    with pytest.raises(ValidationError, match="is no limit such as 10/minute"):
+        Settings(rate_limit_drift_node=text)
+
+
+def test_limits_are_read() -> None:
+    assert parse("") == parse("  ") == []
+    assert [(item.amount, item.get_expiry()) for item in parse("10/minute; 5 per 2 hours")] == [
+        (10, 60),
+        (5, 7200),
+    ]
+    assert rate_limits.PREFIX == "rate_limit_"
