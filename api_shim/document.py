@@ -24,6 +24,8 @@ _DESCRIPTIONS = {
     "405": "A method that this path does not have",
     "408": "The body did not come in time",
     "413": "The body is longer than 1 MiB",
+    "410": "The call was made before, and its result is no longer kept",
+    "422": "The Idempotency-Key was another call's",
     "429": "Too many calls",
     "500": "Something went wrong here; the log has more under the request's id",
     "503": "The registry cannot be used at the moment",
@@ -118,7 +120,8 @@ def build(app: FastAPI) -> dict[str, Any]:
 
 def _complete(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    responses.pop("422", None)
+    if responses.get("422", {}).get("description") == "Validation Error":
+        del responses["422"]  # the framework's; ours is 400
     for status in _errors(path, operation):
         responses.setdefault(status, {})
     shape = shape_of(path)

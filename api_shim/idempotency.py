@@ -31,9 +31,9 @@ class Call:
 
 
 async def call_of(request: Request, who: Caller) -> Call | None:
-    """The call, if it bears a key. Raises Problem 400 for a key that is none."""
+    """The call, if it bears a key and changes something. Raises Problem 400 for a key that is none."""
     key = request.headers.get(HEADER)
-    if key is None:
+    if key is None or request.method in ("GET", "HEAD"):
         return None
     if _KEY.fullmatch(key) is None:
         raise Problem(400, f"{HEADER}: is not 1 to 255 printable characters of ASCII", field=HEADER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
@@ -16,10 +16,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import How
+from api_shim.routes.parameters import REPEATED, How, Planned, repeatable
 from api_shim.service import TheService
 
-router = APIRouter(tags=["billing"])
+router = APIRouter(tags=["billing"], dependencies=[Depends(repeatable)])
 
 Billing = Annotated[Caller, Depends(caller("billing"))]
 #: These calls' status codes are fixed: what is neither the caller's mistake nor missing is 500.
@@ -64,7 +64,51 @@ class RemoveBody(_Body):
     body: RemoveInstance
 
 
-@router.post("/api/disconnect_instance", operation_id="disconnect_instance")
+class Disconnected(Planned):
+    """The instance is down on its node."""
+
+    status: Literal["success"]
+    message: str
+    instance_id: int | None = None
+
+
+class NewServer(BaseModel):
+    """Where the instance is."""
+
+    country: str | None
+    dns_name: str | None
+
+
+class Transferred(Planned):
+    """The instance is on the other node."""
+
+    status: Literal["success"]
+    message: str
+    updated_licenses: int | None = None
+    new_server: NewServer | None = None
+
+
+class Report(BaseModel):
+    """What was removed, and what was not there or could not be reached."""
+
+    instance_identifier: str
+    removed_items: list[dict[str, Any]]
+    errors: list[str]
+
+
+class Removed(Planned):
+    """The report of a removal."""
+
+    status: Literal["success", "partial_success"]
+    message: str
+    results: Report | None = None
+
+
+@router.post(
+    "/api/disconnect_instance",
+    operation_id="disconnect_instance",
+    responses={**REPEATED, 200: {"model": Disconnected}},
+)
 async def disconnect(
     body: DisconnectBody, request: Request, service: TheService, who: Billing, how: How
 ) -> JSONResponse:
@@ -82,7 +126,11 @@ async def disconnect(
     return await carry_out(request, service, who, find, tell, _STATUSES)
 
 
-@router.post("/api/transfer_instance", operation_id="transfer_instance")
+@router.post(
+    "/api/transfer_instance",
+    operation_id="transfer_instance",
+    responses={**REPEATED, 200: {"model": Transferred}},
+)
 async def transfer(
     body: TransferBody, request: Request, service: TheService, who: Billing, how: How
 ) -> JSONResponse:
@@ -105,7 +153,15 @@ async def transfer(
     return await carry_out(request, service, who, find, tell, _STATUSES)
 
 
-@router.post("/remove_instances", operation_id="remove_instances")
+@router.post(
+    "/remove_instances",
+    operation_id="remove_instances",
+    responses={
+        **REPEATED,
+        200: {"model": Removed},
+        207: {"model": Removed, "description": "Some of it was not there, or is still to be done"},
+    },
+)
 async def remove(
     body: RemoveBody, request: Request, service: TheService, who: Billing, how: How
 ) -> JSONResponse:

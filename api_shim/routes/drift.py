@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
@@ -15,13 +15,38 @@ from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
 from api_shim.rate_limits import limited
-from api_shim.routes.parameters import How, NodeId, uuid_of
+from api_shim.routes.parameters import (
+    ACCEPTED,
+    REPEATED,
+    How,
+    NodeId,
+    Planned,
+    repeatable,
+    uuid_of,
+    waiting,
+)
 from api_shim.service import TheService
 
 router = APIRouter(tags=["drift"])
 
 Reader = Annotated[Caller, Depends(caller("read"))]
 Ops = Annotated[Caller, Depends(caller("ops"))]
+
+
+class DriftReport(BaseModel):
+    """What differs on one node, or, under `nodes`, on all."""
+
+    status: Literal[True]
+    message: str
+    data: dict[str, Any]
+
+
+class Reconciled(Planned):
+    """What was repaired."""
+
+    status: Literal[True]
+    message: str
+    data: dict[str, Any] | None = None
 
 
 class ReconcileBody(BaseModel):
@@ -37,7 +62,8 @@ class ReconcileBody(BaseModel):
 @router.get(
     "/api/drift/nodes",
     operation_id="drift_of_all_nodes",
-    dependencies=[Depends(caller("read")), Depends(limited("rate_limit_drift_all"))],
+    responses={**ACCEPTED, 200: {"model": DriftReport}, 404: {}, 409: {}, 429: {}},
+    dependencies=[Depends(waiting), Depends(caller("read")), Depends(limited("rate_limit_drift_all"))],
 )
 async def drift_of_all_nodes(request: Request, service: TheService, who: Reader) -> JSONResponse:
     """What differs on all enabled nodes. One that cannot be read bears an `error`, and the others their result."""
@@ -52,7 +78,12 @@ async def drift_of_all_nodes(request: Request, service: TheService, who: Reader)
 @router.get(
     "/api/drift/nodes/{node_id}",
     operation_id="drift_of_node",
-    dependencies=[Depends(caller("read")), Depends(limited("rate_limit_drift_node", ("key", "node_id")))],
+    responses={**ACCEPTED, 200: {"model": DriftReport}, 409: {}, 429: {}},
+    dependencies=[
+        Depends(waiting),
+        Depends(caller("read")),
+        Depends(limited("rate_limit_drift_node", ("key", "node_id"))),
+    ],
 )
 async def drift_of_node(node_id: NodeId, request: Request, service: TheService, who: Reader) -> JSONResponse:
     """What differs between the registry and what a node runs."""
@@ -70,7 +101,12 @@ async def drift_of_node(node_id: NodeId, request: Request, service: TheService, 
 @router.post(
     "/api/drift/nodes/{node_id}/reconcile",
     operation_id="reconcile_node",
-    dependencies=[Depends(caller("ops")), Depends(limited("rate_limit_reconcile", ("key", "node_id")))],
+    responses={**REPEATED, 200: {"model": Reconciled}, 429: {}},
+    dependencies=[
+        Depends(repeatable),
+        Depends(caller("ops")),
+        Depends(limited("rate_limit_reconcile", ("key", "node_id"))),
+    ],
 )
 async def reconcile_node(
     node_id: NodeId,

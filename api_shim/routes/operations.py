@@ -75,7 +75,12 @@ def get_operation(operation_id: OperationId, service: TheService, _who: Reader) 
         return _shown(session, _require(session, operation_id))
 
 
-@router.post("/api/operations/{operation_id}/cancel", operation_id="cancel_operation", status_code=202)
+@router.post(
+    "/api/operations/{operation_id}/cancel",
+    operation_id="cancel_operation",
+    status_code=202,
+    responses={202: {"model": OperationShown}, 409: {}},
+)
 def cancel_operation(operation_id: OperationId, service: TheService, who: Changer) -> JSONResponse:
     """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at
     work on are reconciled. 409 when it has ended already."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -24,6 +24,21 @@ def _number(value: Any) -> Any:
     if isinstance(value, str) and _DIGITS.fullmatch(value) is None:
         raise ValueError("is not a whole number")
     return value
+
+
+class Accepted(BaseModel):
+    """Recorded, and to be carried out whatever happens."""
+
+    status: Literal["accepted"]
+    message: str
+    operation_id: str
+
+
+class Planned(BaseModel):
+    """What a dry run answers."""
+
+    dry_run: bool = Field(default=False, description="whether it is a plan")
+    plan: dict[str, Any] | None = Field(default=None, description="of a dry run: what would be done")
 
 
 Number = Annotated[int, BeforeValidator(_number)]
@@ -47,6 +62,45 @@ class Switches(BaseModel):
         False, description="answer as if it were done, and change nothing"
     )
 
+
+Prefer = Annotated[
+    str | None,
+    Header(description="RFC 7240: `respond-async` does not wait for the end", examples=["respond-async"]),
+]
+
+
+def waiting(prefer: Prefer = None) -> None:
+    """Says in the document what every call takes that runs a playbook."""
+
+
+def repeatable(
+    prefer: Prefer = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="a name for this call: the same again is answered as it was",
+            json_schema_extra={"pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+        ),
+    ] = None,
+) -> None:
+    """The same of one that changes something."""
+
+
+#: What such calls can answer besides their own.
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "It takes longer, or the caller does not want to wait: it is carried out",
+        "model": Accepted,
+        "headers": {"Location": {"schema": {"type": "string"}, "description": "where to look for its end"}},
+    },
+}
+REPEATED: dict[int | str, dict[str, Any]] = {
+    **ACCEPTED,
+    404: {},
+    409: {"description": "It contradicts what is there, or the same call is still being carried out"},
+    410: {},
+    422: {},
+}
 
 NodeId = Annotated[
     str,

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import How
+from api_shim.routes.parameters import REPEATED, How, repeatable
 from api_shim.service import TheService
 
-router = APIRouter(tags=["instances"])
+router = APIRouter(tags=["instances"], dependencies=[Depends(repeatable)])
 
 Ops = Annotated[Caller, Depends(caller("ops"))]
 _KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
@@ -53,7 +53,16 @@ class InstanceBody(BaseModel):
     prefix_length: int | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
 
 
-@router.post("/api/instances", operation_id="provision_instance", status_code=201)
+@router.post(
+    "/api/instances",
+    operation_id="provision_instance",
+    status_code=201,
+    responses={
+        **REPEATED,
+        200: {"description": "It was there already, or this is a plan"},
+        201: {"description": "It is new, and up on its node"},
+    },
+)
 async def provision(
     body: InstanceBody, request: Request, service: TheService, who: Ops, how: How
 ) -> JSONResponse:

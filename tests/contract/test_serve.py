@@ -28,7 +28,17 @@ def printed(tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     output = tmp_path / "output"
     with output.open("wb") as file:
         serve = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve", "--name", NAME, "--port", "0", "--directory", str(tmp_path)],
+            [
+                sys.executable,
+                "-m",
+                "tests.serve",
+                "--name",
+                NAME,
+                "--port",
+                "0",
+                "--directory",
+                str(tmp_path),
+            ],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=file,
