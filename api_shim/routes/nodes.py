@@ -30,6 +30,7 @@ from api_shim.key_ring import Caller
 from api_shim.problems import Problem
 from api_shim.rate_limits import limited
 from api_shim.reachability import unreachable
+from api_shim.routes.network_patterns import IP4, IP6, NETWORK, POOL, POOL6
 from api_shim.routes.parameters import How, NodeId, Part, uuid_of
 from api_shim.service import TheService
 
@@ -42,20 +43,8 @@ Ops = Annotated[Caller, Depends(caller("ops"))]
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*"
 _HOST = rf"(?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"  # 10.0.0.256 is no name
-_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_IP4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
-_HEX = "[0-9A-Fa-f]{1,4}"
-_IP6 = rf"(?:(?:{_HEX}:){{7}}{_HEX}|(?:{_HEX}:){{1,6}}:{_HEX}|(?:{_HEX}:){{1,7}}:)"
-_ADDRESS = rf"(?:{_IP4}|{_IP6})"
+_ADDRESS = f"(?:{IP4}|{IP6})"
 _PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_NETWORK = rf"(?:{_IP4}/(?:3[0-2]|[12]?[0-9])|(?:{_IP6}|::)/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))"
-# Of the first byte, what hosts can have: no loopback, no link-local, no multicast.
-_POOL = (
-    "(?:[1-9]|[1-9][0-9]|1[01][0-9]|12[0-6]|12[89]|1[3-5][0-9]|16[0-8]|1[78][0-9]|19[0-9]|2[01][0-9]|22[0-3])"
-    rf"(?:\.{_BYTE}){{3}}/(?:[89]|[12][0-9]|30)"
-)
-# Unique local and global unicast.
-_POOL6 = rf"(?:f[cd]|[23][0-9a-f])[0-9a-f]{{2}}(?::{_HEX}){{0,3}}::/(?:1[6-9]|[2-5][0-9]|6[0-4])"
 _LETTER = "A-Za-zÀ-ÖØ-öø-ÿ"
 
 
@@ -109,7 +98,7 @@ class NodeFields(BaseModel):
         max_length=261,
         description="host or host:port, as devices reach it",
         json_schema_extra=_like(
-            rf"(?:{_HOST}|{_IP4}|\[{_IP6}\])(?::{_PORT})?|{_IP6}", "node1.example.com:51820", longest=253
+            rf"(?:{_HOST}|{IP4}|\[{IP6}\])(?::{_PORT})?|{IP6}", "node1.example.com:51820", longest=253
         ),
     )
     wg_interface: str | None = Field(
@@ -119,13 +108,13 @@ class NodeFields(BaseModel):
         None,
         max_length=18,
         description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(_POOL, "10.0.1.0/24", empty=False),
+        json_schema_extra=_like(POOL, "10.0.1.0/24", empty=False),
     )
     ip6_pool_cidr: str | None = Field(
         None,
         max_length=43,
         description="the same for IPv6; when there is none, a unique local one is made",
-        json_schema_extra=_like(_POOL6, "fd00:8:1::/48", empty=False),
+        json_schema_extra=_like(POOL6, "fd00:8:1::/48", empty=False),
     )
     enabled: bool | None = Field(None, description="whether it takes new instances")
     weight: int | None = Field(None, ge=0, le=LARGEST_WEIGHT, description="its share of new instances")
@@ -154,7 +143,7 @@ class NodeFields(BaseModel):
     override_endpoint_allowed_ip: str | None = Field(
         None,
         max_length=4000,
-        json_schema_extra=_like(f"{_NETWORK}(?:, ?{_NETWORK}){{0,49}}", "0.0.0.0/0,::/0"),
+        json_schema_extra=_like(f"{NETWORK}(?:, ?{NETWORK}){{0,49}}", "0.0.0.0/0,::/0"),
     )
 
 
@@ -169,7 +158,7 @@ class NodeCreate(NodeFields):
     ip_pool_cidr: str = Field(
         max_length=18,
         description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(_POOL, "10.0.1.0/24", empty=False),
+        json_schema_extra=_like(POOL, "10.0.1.0/24", empty=False),
     )
 
 

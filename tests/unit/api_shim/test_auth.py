@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import event
+from datetime import timedelta
 
-from api_shim import key_ring
+import pytest
+from fastapi import Depends
+from sqlalchemy import event, select
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import ApiKey, now
+from api_shim import key_ring, keys
 from api_shim.auth import caller
 from tests.unit.api_shim.edge import CHANGES, GUARDED, LOOKS, Edge
 
@@ -95,7 +100,6 @@ def test_a_read_key_may_never_change_even_where_reading_is_a_scope(edge: Edge) -
         caller("root")
     with pytest.raises(ValueError, match="scopes"):
         caller()
-    from fastapi import Depends
 
     @edge.app.post("/api/x", dependencies=[Depends(caller("billing", "read"))])
     @edge.app.get("/api/x", dependencies=[Depends(caller("billing", "read"))])
@@ -108,8 +112,6 @@ def test_a_read_key_may_never_change_even_where_reading_is_a_scope(edge: Edge) -
 
 
 def test_a_revoked_key_ends_within_five_seconds_and_a_busy_one_is_not_looked_up(edge: Edge) -> None:
-    from api_shim import keys
-
     clock = [1000.0]
     ring = key_ring.KeyRing(edge.registry, clock=lambda: clock[0])
     statements: list[str] = []
@@ -133,20 +135,12 @@ def test_a_revoked_key_ends_within_five_seconds_and_a_busy_one_is_not_looked_up(
 def test_an_expired_key_ends_at_once_though_it_is_remembered(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datetime import timedelta
-
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import now
-
     assert edge.call("GET", "/api/nodes", "read").status_code == 200
     monkeypatch.setattr(key_ring, "now", lambda: now() + timedelta(days=1, seconds=1))
     assert edge.call("GET", "/api/nodes", "read").status_code == 401
 
 
 def test_the_last_use_is_noted_once_a_minute_and_never_in_the_way(edge: Edge) -> None:
-    from sqlalchemy import select
-
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import ApiKey
-
     # A writer holds the registry: the call is answered all the same.
     with edge.registry.write():
         assert edge.call("GET", "/api/nodes", "read").status_code == 200
@@ -162,8 +156,6 @@ def test_the_last_use_is_noted_once_a_minute_and_never_in_the_way(edge: Edge) ->
 def test_a_registry_that_is_away_is_503_without_where_it_is(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
-
     def away(*_: object, **__: object) -> None:
         raise NotUsable("the registry (postgresql://db.example.com/x) cannot be used")
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -204,8 +205,6 @@ def test_hostile_texts_change_nothing(edge: Edge, text: str) -> None:
     edge.service.rate_limits = type(edge.service.rate_limits)({"rate_limit_node_update": ""})
     assert edge.call("PUT", "/api/nodes/{node_id}", json={text: 1}).status_code == 400
     if len(text) < 1000:
-        from urllib.parse import quote
-
         for method in ("GET", "PUT", "DELETE"):
             answer = edge.client.request(
                 method,

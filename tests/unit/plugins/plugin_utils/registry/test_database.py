@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -297,3 +298,28 @@ def test_what_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "registry.key").write_bytes(Fernet.generate_key())
     with pytest.raises(NotUsable, match="cannot be used: file is not a database"):
         open_registry(f"sqlite:///{tmp_path}/registry.db")
+
+
+def test_pooled_connections_are_used_again_and_replaced_when_they_are_lost(
+    postgres_url: str,
+    key: str,  # noqa: ARG001
+) -> None:
+    opened(postgres_url).close()
+    registry = database.open_registry(postgres_url, pooled=True)
+    other = database.open_registry(postgres_url)
+
+    def session_id(session: Any) -> int:
+        return int(session.scalar(text("SELECT pg_backend_pid()")))
+
+    with registry.read() as session:
+        first = session_id(session)
+    # What only reads leaves nothing of that behind.
+    an_instance(registry)
+    with registry.read() as session:
+        assert session_id(session) == first
+    with other.read() as session:
+        session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first})
+    with registry.read() as session:
+        assert session_id(session) != first
+    registry.close()
+    other.close()
