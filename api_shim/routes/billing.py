@@ -16,7 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import REPEATED, How, Planned, repeatable
+from api_shim.routes.parameters import EMAIL, REPEATED, How, Planned, repeatable
 from api_shim.service import TheService
 
 router = APIRouter(tags=["billing"], dependencies=[Depends(repeatable)])
@@ -28,7 +28,7 @@ _EMAIL = Field(
     min_length=3,
     max_length=254,
     description="the customer's e-mail, which is the instance's name",
-    json_schema_extra={"format": "email", "examples": ["user@example.com"]},
+    json_schema_extra=EMAIL,
 )
 
 

@@ -26,6 +26,18 @@ def _number(value: Any) -> Any:
     return value
 
 
+#: What the document says of a customer's e-mail: the usual form; the registry decides.
+EMAIL: dict[str, Any] = {
+    "pattern": "^[A-Za-z0-9_][A-Za-z0-9_%+-]{0,30}(?:\\.[A-Za-z0-9_%+-]{1,10})?@[a-z0-9]{1,20}\\.[a-z]{2,10}$",
+    "examples": ["user@example.com"],
+}
+#: The same of a node's name.
+NODE_NAME: dict[str, Any] = {
+    "pattern": "^[a-z0-9]{1,20}\\.[a-z]{2,10}$",
+    "examples": ["nl1.example.com"],
+}
+
+
 class Accepted(BaseModel):
     """Recorded, and to be carried out whatever happens."""
 
@@ -41,6 +53,12 @@ class Planned(BaseModel):
     plan: dict[str, Any] | None = Field(default=None, description="of a dry run: what would be done")
 
 
+def _whole(value: Any) -> Any:
+    """To JSON, 25.0 is the same as 25."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[int, BeforeValidator(_number)]
 
 

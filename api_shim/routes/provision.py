@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import REPEATED, How, repeatable
+from api_shim.routes.parameters import EMAIL, NODE_NAME, REPEATED, How, Whole, repeatable
 from api_shim.service import TheService
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(repeatable)])
@@ -32,7 +33,7 @@ class PeerBody(BaseModel):
     allowed_ips: list[str] | None = Field(
         None, max_length=100, description="networks behind the device, besides its own addresses"
     )
-    persistent_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds")
+    persistent_keepalive: Whole | None = Field(None, ge=0, le=65535, description="seconds")
 
 
 class InstanceBody(BaseModel):
@@ -44,13 +45,17 @@ class InstanceBody(BaseModel):
         min_length=3,
         max_length=254,
         description="the customer's e-mail",
-        json_schema_extra={"format": "email", "examples": ["user@example.com"]},
+        json_schema_extra=EMAIL,
     )
     node: str | None = Field(
-        None, max_length=253, description="a node's name; else the least loaded one that is enabled"
+        None,
+        min_length=1,
+        max_length=253,
+        description="a node's name; else the least loaded one that is enabled",
+        json_schema_extra=NODE_NAME,
     )
     peers: list[PeerBody] = Field(default_factory=list, max_length=1000)
-    prefix_length: int | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
+    prefix_length: Whole | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
 
 
 @router.post(
@@ -70,10 +75,9 @@ async def provision(
 
     def find(_session: Session) -> Wanted:
         peers = [peer.model_dump(exclude_none=True) for peer in body.peers]
-        variables: dict[str, Any] = {"instance": body.name, "peers": peers}
-        for name in ("node", "prefix_length"):
-            if getattr(body, name) is not None:
-                variables[name] = getattr(body, name)
+        name = check_instance_name(body.name, "name")
+        variables: dict[str, Any] = {"instance": name, "peers": peers}
+        variables.update(body.model_dump(include={"node", "prefix_length"}, exclude_none=True))
         return Wanted("provision", variables, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
