@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -16,7 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import EMAIL, REPEATED, How, Planned, repeatable
+from api_shim.routes.parameters import EMAIL, REPEATED, Body, How, Planned, repeatable
 from api_shim.service import TheService
 
 router = APIRouter(tags=["billing"], dependencies=[Depends(repeatable)])
@@ -32,17 +32,13 @@ _EMAIL = Field(
 )
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class DisconnectBody(_Body):
+class DisconnectBody(Body):
     """Whose instance."""
 
     email: str = _EMAIL
 
 
-class TransferBody(_Body):
+class TransferBody(Body):
     """Whose instance, and where to."""
 
     email: str = _EMAIL
@@ -52,13 +48,13 @@ class TransferBody(_Body):
     )
 
 
-class RemoveInstance(_Body):
+class RemoveInstance(Body):
     """Whose instance."""
 
     instance: str = _EMAIL
 
 
-class RemoveBody(_Body):
+class RemoveBody(Body):
     """As the billing system wraps it."""
 
     body: RemoveInstance

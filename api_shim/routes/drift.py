@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
@@ -18,6 +18,7 @@ from api_shim.rate_limits import limited
 from api_shim.routes.parameters import (
     ACCEPTED,
     REPEATED,
+    Body,
     How,
     NodeId,
     Planned,
@@ -49,10 +50,8 @@ class Reconciled(Planned):
     data: dict[str, Any] | None = None
 
 
-class ReconcileBody(BaseModel):
+class ReconcileBody(Body):
     """What may be repaired."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     reconcile_missing: bool = Field(True, description="add peers, and bring up interfaces, that are missing")
     reconcile_mismatched: bool = Field(True, description="put right what differs")

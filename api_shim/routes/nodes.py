@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -31,7 +31,7 @@ from api_shim.problems import Problem
 from api_shim.rate_limits import limited
 from api_shim.reachability import unreachable
 from api_shim.routes.network_patterns import IP4, IP6, NETWORK, POOL, POOL6
-from api_shim.routes.parameters import How, NodeId, Part, uuid_of
+from api_shim.routes.parameters import Body, How, NodeId, Part, uuid_of
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
@@ -55,21 +55,8 @@ def _like(pattern: str, example: str, empty: bool = True, longest: int | None = 
     return said if longest is None else {**said, "maxLength": longest}
 
 
-class NodeFields(BaseModel):
+class NodeFields(Body):
     """What can be said of a node. A field that is not there stays as it is; null, or an empty text, is its default."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _whole_numbers(cls, given: Any) -> Any:
-        """To JSON, 5 and 5.0 are one number."""
-        if not isinstance(given, dict):
-            return given
-        return {
-            name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in given.items()
-        }
 
     ansible_host: str | None = Field(
         None,

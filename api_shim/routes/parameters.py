@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Path, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DIGITS = re.compile(r"[0-9]{1,10}")
@@ -53,12 +53,23 @@ class Planned(BaseModel):
     plan: dict[str, Any] | None = Field(default=None, description="of a dry run: what would be done")
 
 
-def _whole(value: Any) -> Any:
-    """To JSON, 25.0 is the same as 25."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+class Body(BaseModel):
+    """What a changing call takes: these fields and no others, and no text where a number is meant."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, given: Any) -> Any:
+        """To JSON, 25.0 is the same as 25."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in given.items()
+        }
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[int, BeforeValidator(_number)]
 
 

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.routes.parameters import EMAIL, NODE_NAME, REPEATED, How, Whole, repeatable
+from api_shim.routes.parameters import EMAIL, NODE_NAME, REPEATED, Body, How, repeatable
 from api_shim.service import TheService
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(repeatable)])
@@ -22,10 +22,8 @@ Ops = Annotated[Caller, Depends(caller("ops"))]
 _KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
 
 
-class PeerBody(BaseModel):
+class PeerBody(Body):
     """A device. Without a public key, keys are made here."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str | None = Field(None, max_length=255, json_schema_extra={"examples": ["phone"]})
     public_key: str | None = Field(None, max_length=44, json_schema_extra={"pattern": _KEY})
@@ -33,13 +31,11 @@ class PeerBody(BaseModel):
     allowed_ips: list[str] | None = Field(
         None, max_length=100, description="networks behind the device, besides its own addresses"
     )
-    persistent_keepalive: Whole | None = Field(None, ge=0, le=65535, description="seconds")
+    persistent_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds")
 
 
-class InstanceBody(BaseModel):
+class InstanceBody(Body):
     """An instance and its devices. The same again changes nothing."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(
         min_length=3,
@@ -55,7 +51,7 @@ class InstanceBody(BaseModel):
         json_schema_extra=NODE_NAME,
     )
     peers: list[PeerBody] = Field(default_factory=list, max_length=1000)
-    prefix_length: Whole | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
+    prefix_length: int | None = Field(None, ge=8, le=30, description="of its IPv4 subnet")
 
 
 @router.post(
