@@ -39,20 +39,22 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure in seconds that has nothing beside it; `target` is what its median should be at most, if anything."""
+    """A figure that has nothing beside it, in seconds unless `unit` says otherwise; `target` is what its median should
+    be at most, if anything."""
 
     name: str
     measured: str
-    seconds: list[float]
+    values: list[float]
     target: float | None = None
+    unit: str = "s"
 
     def as_json(self) -> dict[str, object]:
-        median = statistics.median(self.seconds)
+        median = statistics.median(self.values)
         said = {
             "measured": self.measured,
-            "median_s": round(median, 3),
-            "worst_s": round(max(self.seconds), 3),
-            "runs": len(self.seconds),
+            f"median_{self.unit}": round(median, 4),
+            f"worst_{self.unit}": round(max(self.values), 4),
+            "runs": len(self.values),
         }
         return said if self.target is None else {**said, "target": self.target, "met": median <= self.target}
 
