@@ -55,7 +55,7 @@ demo: system venv ## Two servers, three devices, a fleet run from its registry, 
 .PHONY: test
 test: system-systemd system-database venv ## All tests: unit, end to end in the lab, on real systemd (PYTEST_ARGS)
 	$(python) -m pytest $(on_all_processors) tests/unit $(PYTEST_ARGS)
-	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
+	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
 	$(python) -m pytest tests/systemd $(PYTEST_ARGS)
 
 .PHONY: unit
@@ -63,8 +63,8 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 	$(python) -m pytest $(on_all_processors) tests/unit $(PYTEST_ARGS)
 
 .PHONY: e2e
-e2e: system system-database venv ## End-to-end tests in the lab over SSH (root)
-	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
+e2e: system system-database venv ## End-to-end tests in the lab over SSH and HTTP (root)
+	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
 
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it
