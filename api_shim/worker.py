@@ -231,9 +231,8 @@ class Worker:
             actor = operation.cancel_requested_by
             if actor is not None and operation.state in queue.UNFINISHED:
                 nodes.update(dict.fromkeys(queue.end_canceled(session, operation, actor), actor))
-        for name, actor in nodes.items():
-            # What was begun there is brought to what the registry says by now.
-            queue.submit(session, "reconcile", {"node": name}, actor)
+        for number, actor in nodes.items():
+            queue.reconcile(session, [number], actor)
         if batch.look:
             self._end_look(session, batch, ended)
         else:
