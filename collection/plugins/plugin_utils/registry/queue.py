@@ -239,6 +239,15 @@ def release(session: Session, worker: str, ids: Sequence[str], pause: timedelta)
     return left
 
 
+def give_back(session: Session, worker: str, but: Sequence[str]) -> None:
+    """Give back what a worker has claimed without knowing: the registry went away while it was told."""
+    session.execute(
+        update(Operation)
+        .where(Operation.owner == worker, Operation.state == "pending", Operation.id.not_in(but))
+        .values(owner=None, lease_until=None)
+    )
+
+
 def end_look(session: Session, number: str, published: dict[str, Any] | None, problem: str) -> None:
     """End a look with what its run has published."""
     operation = session.get_one(Operation, number)
