@@ -288,7 +288,8 @@ def test_a_batch_has_its_limit(controller: Controller, monkeypatch: pytest.Monke
 def test_two_workers_never_get_the_same(controller: Controller) -> None:
     ids = {submit(controller, "provision", instance=f"c{number}@example.com") for number in range(40)}
     ids |= {submit(controller, "drift", node=NL) for _ in range(10)}
-    barrier, got = threading.Barrier(4), []
+    barrier = threading.Barrier(4)
+    got: list[str] = []
 
     def work() -> None:
         barrier.wait()
