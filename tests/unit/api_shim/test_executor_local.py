@@ -172,7 +172,8 @@ def begun(
     executor: LocalExecutor, playbook: str
 ) -> tuple[threading.Thread, threading.Event, list[Ended], list[int]]:
     """A run that sleeps by now: its thread, how to cancel it, how it ended, and all its processes."""
-    cancelled, ended = threading.Event(), []  # type: ignore[var-annotated]
+    cancelled = threading.Event()
+    ended: list[Ended] = []
     executor.start()
     thread = threading.Thread(target=lambda: ended.append(execute(executor, playbook, cancelled=cancelled)))
     thread.start()
