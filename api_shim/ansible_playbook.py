@@ -5,6 +5,7 @@
 Imports next to nothing, as it is started for every run.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -19,11 +20,14 @@ def main() -> int:
         "directory": os.getcwd(),  # noqa: PTH109 - pathlib takes long to import
         "environment": dict(os.environ),
     }
+    # Handed over, it stays locked until nothing is left of the playbook, also when this process is killed.
+    held = os.open(os.environ["VPNFLEET_RUN_LOCK"], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
     data = json.dumps(message).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(sys.argv[1])
         head = b"%d\n" % len(data)
-        socket.send_fds(connection, [head], [0, 1, 2])
+        socket.send_fds(connection, [head], [0, 1, 2, held])
         connection.sendall(data)
         answer = b""
         while more := connection.recv(64):

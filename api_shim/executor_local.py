@@ -123,6 +123,7 @@ class LocalExecutor:
 
     def _follow(self, connection: socket.socket, tell: Tell, cancelled: threading.Event) -> Ended:
         asked_to_end = False
+        ended: Ended | None = None
         for line in _lines(connection):
             if cancelled.is_set() and not asked_to_end:
                 connection.shutdown(socket.SHUT_WR)
@@ -131,9 +132,11 @@ class LocalExecutor:
                 continue
             message = json.loads(line)
             if "ended" in message:
-                return self._ended(message)
+                # Until the other end is closed: its process is not gone before.
+                ended = self._ended(message)
+                continue
             tell(Progress(message["step"], message["task"], message["node"]))
-        return Ended("error", message="the process that ran the playbook has died")
+        return ended or Ended("error", message="the process that ran the playbook has died")
 
     def _ended(self, message: dict[str, Any]) -> Ended:
         status = message["ended"]

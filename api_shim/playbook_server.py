@@ -5,7 +5,8 @@ on its socket it forks. The two kinds of requests:
 
     run       ansible-runner runs a playbook; lines of JSON come back (see run_process). Closing the connection cancels.
     playbook  what ansible-runner starts in the place of `ansible-playbook` (see ansible_playbook.py) hands over its
-              arguments, environment and standard streams, and gets the exit code. When it is killed, the playbook is.
+              arguments, environment, standard streams and the lock of its run, and gets the exit code. When it is
+              killed, the playbook is.
 
 Its own environment has what playbooks need and ansible-runner must not write down: where the registry is, and its key.
 """
@@ -116,7 +117,7 @@ def _work(connection: socket.socket) -> NoReturn:
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """A request: its length in a line, JSON, and the descriptors that come along."""
-    data, fds, _flags, _address = socket.recv_fds(connection, 65536, 3)
+    data, fds, _flags, _address = socket.recv_fds(connection, 65536, 4)
     head, _, body = data.partition(b"\n")
     length = int(head)
     if length > MOST_BYTES:
@@ -133,11 +134,14 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def _supervise(connection: socket.socket, message: dict[str, Any], fds: list[int]) -> int:
     """Have a playbook run in a child, tell its exit code; kill it when the other end closes the connection."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    # The lock is this process's until it ends: after all that is below it.
+    *streams, lock = fds
     child = os.fork()
     if child == 0:
         connection.close()
-        _become_playbook(message, fds)
-    for fd in fds:
+        os.close(lock)
+        _become_playbook(message, streams)
+    for fd in streams:
         os.close(fd)
     ended = os.pidfd_open(child)
     watched: list[int] = [ended, connection.fileno()]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import shutil
 import socket
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import ansible_runner
 
+#: In the environment of what stands in for `ansible-playbook`: the file that is locked while anything of it is there.
+LOCK = "VPNFLEET_RUN_LOCK"
 #: Of an event, what is told on: what it is called here. Everything else stays in this process.
 _STEPS = {
     "runner_on_start": "started",
@@ -28,13 +32,16 @@ def run(connection: socket.socket, order: dict[str, Any]) -> None:
 
     order: directory (a new one is made in it, and removed), playbook (its path), project (where it is run), inventory,
     variables (ids), check, timeout (seconds), environment (of the playbook). When the other end closes its half of the
-    connection the playbook is ended.
+    connection the playbook is ended. What is sent last is true: nothing of the playbook and its files is left.
     """
     os.environ.update(order["environment"])
     keep = {*_KEPT, *order["environment"]}
     for name in [name for name in os.environ if name not in keep]:
         del os.environ[name]
     directory = tempfile.mkdtemp(prefix="run-", dir=order["directory"])
+    lock = Path(directory, "lock")
+    lock.touch()
+    os.environ[LOCK] = str(lock)
     published: dict[str, Any] | None = None
 
     def tell(message: dict[str, Any]) -> None:
@@ -72,6 +79,9 @@ def run(connection: socket.socket, order: dict[str, Any]) -> None:
                 "suppress_ansible_output": True,
             },
         )
-        tell({"ended": done.status, "published": published})
+        # On its own, ansible-runner waits for no more than the process that it has started.
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    tell({"ended": done.status, "published": published})

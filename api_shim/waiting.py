@@ -91,6 +91,11 @@ class Waiting:
                 log.warning("nobody can be told of ended operations", reason=str(error))
                 await asyncio.sleep(_POLL)
                 continue
+            except Exception:
+                # Whatever it is: without this task nobody would be told of anything any more.
+                log.exception("nobody can be told of ended operations")
+                await asyncio.sleep(_POLL)
+                continue
             for number in ended:
                 for waiter in self._waiters.get(number, ()):
                     waiter.set()

@@ -76,6 +76,8 @@ class Worker:
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._extended = self._cleaned = 0.0
+        # Whether more may be claimed than is at work: the registry went away in the middle.
+        self._unsure = False
         # By place, how many runs in a row have left something undone: such as one that could not be started.
         self._failures: dict[tuple[str, str | None], int] = {}
         self._thread = threading.Thread(target=self._loop, name="worker", daemon=True)
@@ -127,8 +129,13 @@ class Worker:
         free = self._settings.runs - len(places)
         if free <= 0:
             return
+        unsure, self._unsure = self._unsure, True
         with self._registry.write() as session:
+            if unsure:
+                at_work = [number for active in self._at_work() for number in active.batch.ids]
+                queue.give_back(session, self._token, at_work)
             batches = queue.claim(session, self._token, self._lease, places, free)
+        self._unsure = False
         for batch in batches:
             active = _Active(batch)
             active.thread = threading.Thread(
@@ -188,7 +195,7 @@ class Worker:
         began = time.monotonic()
         teller = _Teller(self._registry, batch.ids)
         try:
-            ended = self._executor.execute(run, teller.tell, active.cancelled)
+            ended = self._execute(run, teller, active)
             seconds = time.monotonic() - began
             self._observe(batch.kind, ended.status, seconds)
             log.info(
@@ -211,6 +218,14 @@ class Worker:
             self._notify()
             self.wake()
 
+    def _execute(self, run: Run, teller: _Teller, active: _Active) -> Ended:
+        try:
+            return self._executor.execute(run, teller.tell, active.cancelled)
+        except Exception as error:
+            # It should not; what it had would be this worker's for as long as it lives.
+            log.exception("the executor has failed")
+            return Ended("error", message=f"the executor has failed: {type(error).__name__}")
+
     def _settle(self, active: _Active, ended: Ended) -> None:
         """Write down what became of a run, again and again while the registry is away."""
         while True:
@@ -231,9 +246,8 @@ class Worker:
             actor = operation.cancel_requested_by
             if actor is not None and operation.state in queue.UNFINISHED:
                 nodes.update(dict.fromkeys(queue.end_canceled(session, operation, actor), actor))
-        for name, actor in nodes.items():
-            # What was begun there is brought to what the registry says by now.
-            queue.submit(session, "reconcile", {"node": name}, actor)
+        for number, actor in nodes.items():
+            queue.reconcile(session, [number], actor)
         if batch.look:
             self._end_look(session, batch, ended)
         else:
@@ -244,7 +258,7 @@ class Worker:
 
     def _end_look(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
         (number,) = batch.ids
-        if ended.published is None and batch.tries < _MOST_TRIES_OF_A_LOOK and ended.status != "failed":
+        if ended.published is None and batch.tries + 1 < _MOST_TRIES_OF_A_LOOK and ended.status != "failed":
             session.get_one(Operation, number).attempts += 1
             queue.release(session, self._token, batch.ids, timedelta(seconds=1))
         else:

@@ -114,6 +114,8 @@ class ActionModule(RegistryAction):
             rows = queue.rows(session, kind, task_vars)
             looks = [row for row in rows if queue.is_look(row)]
             if looks:
+                if kind != "drift":
+                    raise Conflict(f"operation {looks[0].id} asks for a plan alone: run it with --check")
                 run = replace(run, actor=looks[0].requested_by)
                 claimed = operations.begin(session, kind, [queue.request_of(row) for row in looks], run)
             else:

@@ -91,7 +91,10 @@ def submit(
 
     Whether it can be done is seen when its turn comes: what is before it may change that.
     """
-    (request,) = read_requests(kind, asked)
+    requests = read_requests(kind, asked)
+    if len(requests) != 1:
+        raise Invalid("", "one operation at a time is recorded")
+    (request,) = requests
     name = request.get("instance")
     if name is not None and kind in ("disconnect", "transfer"):
         earlier = select(Operation.id).where(
@@ -190,7 +193,9 @@ def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any]
             if operation.state == "pending":
                 operation.owner, operation.lease_until = worker, moment + lease
             else:
-                # Whoever holds it is dead, and is to stay so in everybody's eyes.
+                # Whoever held it is dead, and is to stay so in everybody's eyes, also when this worker tells by
+                # `extend` that what it has claimed is held.
+                operation.owner = operation.lease_until = None
                 operation.not_before = moment + lease
     session.flush()
     return [
@@ -234,15 +239,25 @@ def release(session: Session, worker: str, ids: Sequence[str], pause: timedelta)
     return left
 
 
+def give_back(session: Session, worker: str, but: Sequence[str]) -> None:
+    """Give back what a worker has claimed without knowing: the registry went away while it was told."""
+    session.execute(
+        update(Operation)
+        .where(Operation.owner == worker, Operation.state == "pending", Operation.id.not_in(but))
+        .values(owner=None, lease_until=None)
+    )
+
+
 def end_look(session: Session, number: str, published: dict[str, Any] | None, problem: str) -> None:
     """End a look with what its run has published."""
     operation = session.get_one(Operation, number)
     if operation.state not in UNFINISHED:
         return
-    failed = published is None
-    operation.result = published or {"status": "error", "code": 500, "message": problem, "operations": []}
+    ended = published or {"status": "error", "code": 500, "message": problem, "operations": []}
+    failed = ended.get("status") == "error"
+    operation.result = ended
     operation.state = "failed" if failed else "succeeded"
-    operation.error = problem if failed else None
+    operation.error = str(ended.get("message") or problem) if failed else None
     operation.finished_at = now()
     operation.owner = operation.lease_until = operation.not_before = None
 
@@ -255,23 +270,29 @@ def cancel(session: Session, operation: Operation, actor: str) -> None:
     if held:
         operation.cancel_requested_by = actor
     else:
-        end_canceled(session, operation, actor)
+        # Whoever had begun it is no more, or will not try it again: nobody else brings its nodes in order.
+        reconcile(session, end_canceled(session, operation, actor), actor)
 
 
 def end_canceled(session: Session, operation: Operation, actor: str) -> list[str]:
-    """Give an operation up; returns the names of the nodes on which something of it may be, to be reconciled."""
+    """Give an operation up; returns the ids of the nodes on which something of it may be: see `reconcile`."""
     if operation.state not in UNFINISHED:
         return []
-    begun = operation.attempts > 0 and not is_look(operation)
+    # Whoever gives up a reconcile does not want another one.
+    begun = operation.attempts > 0 and operation.instance_name is not None
     endings.cancel(session, operation, f"canceled by {actor}", actor)
     if not begun:
         return []
-    found = {
-        str(outcome["node"])
-        for nodes in (operation.progress or {}).get("stages", {}).values()
-        for outcome in nodes.values()
-    }
-    return sorted(found)
+    planned = (operation.progress or {}).get("stages", {}).values()
+    return sorted({number for nodes in planned for number in nodes})
+
+
+def reconcile(session: Session, nodes: Iterable[str], actor: str) -> None:
+    """Have nodes, by their ids, brought to what the registry says by now. One that it no longer has is left out."""
+    for number in nodes:
+        node = session.get(Node, number)
+        if node is not None:
+            submit(session, "reconcile", {"node": node.name}, actor)
 
 
 def tell(session: Session, ids: Iterable[str], event: str, data: dict[str, Any]) -> None:
