@@ -137,22 +137,32 @@ def _response(scope: Scope, answer: Answer, headers: Mapping[str, str] | None = 
 def _record(service: Service, who: Caller, find: Find, call: idempotency.Call | None) -> str | Answer:
     """The id of the operation; or the answer to a call that was answered before."""
     wanted: Wanted | None = None
+
+    def write(session: Session) -> str | Answer:
+        nonlocal wanted
+        known = idempotency.find(session, call) if call is not None else None
+        if known is not None:
+            return _repeated(known.status, known.answer, known.operation_id, session)
+        wanted = find(session)
+        operation = queue.submit(session, wanted.kind, wanted.variables, who.actor, wanted.check)
+        if call is not None:
+            idempotency.note(session, call, operation.id)
+        return operation.id
+
     try:
-        with service.registry.write() as session:
-            known = idempotency.find(session, call) if call is not None else None
-            if known is not None:
-                return _repeated(known.status, known.answer, known.operation_id, session)
-            wanted = find(session)
-            operation = queue.submit(session, wanted.kind, wanted.variables, who.actor, wanted.check)
-            if call is not None:
-                idempotency.note(session, call, operation.id)
-            return operation.id
+        return service.recorder.write(write)
     except (NotFound, Conflict, Full) as error:
         if wanted is not None and not wanted.check and wanted.kind != "drift":
-            subject = str(wanted.variables.get("instance") or wanted.variables.get("node") or "")
-            with service.registry.write() as session:
-                endings.refuse(session, wanted.kind, [subject], str(error), error.code, who.actor)
+            _audit(service, who, wanted, error)
         raise
+
+
+def _audit(service: Service, who: Caller, wanted: Wanted, error: NotFound | Conflict | Full) -> None:
+    """Note that a change was asked for and refused."""
+    subject = str(wanted.variables.get("instance") or wanted.variables.get("node") or "")
+    service.recorder.write(
+        lambda session: endings.refuse(session, wanted.kind, [subject], str(error), error.code, who.actor)
+    )
 
 
 def _repeated(
@@ -175,8 +185,7 @@ def _answer(service: Service, number: str, call: idempotency.Call | None, tell: 
             return None
         answer = tell(_result_of(operation))
     if call is not None:
-        with service.registry.write() as session:
-            idempotency.keep(session, call, answer.status, answer.body)
+        service.recorder.write(lambda session: idempotency.keep(session, call, answer.status, answer.body))
     return answer
 
 

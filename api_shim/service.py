@@ -14,6 +14,7 @@ from api_shim.executor import Executor
 from api_shim.key_ring import KeyRing
 from api_shim.metrics import Metrics
 from api_shim.rate_limits import PREFIX, RateLimits
+from api_shim.recorder import Recorder
 from api_shim.settings import Settings
 from api_shim.waiting import Waiting
 from api_shim.worker import Worker
@@ -31,6 +32,7 @@ class Service:
     executor: Executor | None = None
     #: Set when the server is about to stop: nobody is to begin to wait.
     stopping: threading.Event = field(default_factory=threading.Event)
+    recorder: Recorder = field(init=False)
     waiting: Waiting = field(init=False)
     worker: Worker | None = field(init=False)
     keys: KeyRing = field(init=False)
@@ -41,6 +43,7 @@ class Service:
         """Make what is made of the settings and the registry."""
         self.keys = KeyRing(self.registry)
         self.metrics = Metrics()
+        self.recorder = Recorder(self.registry)
         self.waiting = Waiting(self.registry)
         self.worker = (
             Worker(self.registry, self.executor, self.settings, self.waiting.notify, self.metrics.count_run)
