@@ -39,7 +39,7 @@ class Recorder:
         self._turn = threading.Lock()
 
     def write(self, work: Callable[[Session], Written]) -> Written:
-        """What `work` returns, when it is committed. Raises what `work` does, which is rolled back alone, and NotUsable."""
+        """What `work` returns, when it is committed. Raises what `work` does, rolled back alone, and NotUsable."""
         item = _Item(work)
         with self._lock:
             self._waiting.append(item)
