@@ -9,10 +9,12 @@ import select
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,7 @@ from api_shim.settings import Settings
 _PREFIX = "vpnfleet-runs-"
 _START_SECONDS = 60.0
 _POLL = 0.2
+_YOUNG = 60.0  # seconds
 #: Ended is what ansible-runner calls it; `timeout` is the one that the port does not have.
 _STATUSES = ("successful", "failed", "canceled", "error")
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -200,8 +203,11 @@ def _remove_abandoned() -> None:
     """Directories of servers that were killed: nobody holds them any more."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            if path.is_symlink() or path.stat().st_uid != os.getuid():
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
                 continue
+            if time.time() - found.st_mtime < _YOUNG:
+                continue  # whoever makes it may be about to hold it
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

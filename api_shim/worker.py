@@ -172,6 +172,7 @@ class Worker:
             return
         before = now() - _KEPT
         with self._registry.write() as session:
+            queue.end_abandoned(session)
             session.execute(delete(OperationEvent).where(OperationEvent.at < before))
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < before))
             session.execute(

@@ -262,6 +262,18 @@ def end_look(session: Session, number: str, published: dict[str, Any] | None, pr
     operation.owner = operation.lease_until = operation.not_before = None
 
 
+def end_abandoned(session: Session) -> None:
+    """End what looks at single nodes have left whose run is dead: nobody waits for them, and no run takes them up."""
+    looks = select(Operation).where(
+        Operation.kind == "drift", Operation.state == "running", Operation.node_id.is_not(None)
+    )
+    for operation in session.scalars(looks):
+        if not owner.is_alive(operation):
+            endings.cancel(
+                session, operation, "its run ended before it was done", operation.requested_by or "vpnfleet"
+            )
+
+
 def cancel(session: Session, operation: Operation, actor: str) -> None:
     """End an operation that nobody is at work on, or ask whoever is to stop. Raises Conflict when it has ended."""
     if operation.state not in UNFINISHED:

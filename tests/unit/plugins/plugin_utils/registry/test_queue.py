@@ -766,3 +766,15 @@ def test_what_is_told_of_a_run_is_there_in_order(served: Controller) -> None:
         query = select(OperationEvent.operation_id, OperationEvent.data).order_by(OperationEvent.id)
         told = [(number, data["step"]) for number, data in session.execute(query)]
     assert told == [(number, step) for step in range(3) for number in ids]
+
+
+def test_looks_at_nodes_that_nobody_ends_are_ended(served: Controller) -> None:
+    with served.registry.write() as session:
+        node = session.scalars(select(Node).where(Node.name == NL)).one()
+        for number, holder in (("alive", WORKER), ("dead", token_of_the_dead())):
+            row = Operation(id=number, kind="drift", state="running", node_id=node.id, owner=holder)
+            session.add(row)
+    with served.registry.write() as session:
+        queue.end_abandoned(session)
+    states = {one.id: one.state for one in served.rows(Operation) if one.kind == "drift"}
+    assert states == {"alive": "running", "dead": "canceled"}
