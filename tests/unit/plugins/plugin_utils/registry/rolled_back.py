@@ -24,7 +24,9 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """One empty registry for all tests here: each rolls back what it wrote."""
     server: PostgresServer | None = None
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('allocation')}/registry.db"
+        path = tmp_path_factory.mktemp("allocation") / "registry.db"
+        path.touch()
+        url = f"sqlite:///{path}"
     else:
         server = request.getfixturevalue("postgres_server")
         assert isinstance(server, PostgresServer)
