@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import inspect
 import os
 import shutil
 import sys
@@ -19,7 +20,15 @@ _WHEELS = _REPO / "var" / "cache" / "wheels"
 _LOCK = Path("/run/lock/vpnfleet-systemd-api-image.lock")
 
 # What the role installs. They are in the image as apt's archives, not installed: that is for the role to do.
-PACKAGES = ("ca-certificates", "nginx", "openssh-client", "openssl", "postgresql", "postgresql-client", "python3-venv")
+PACKAGES = (
+    "ca-certificates",
+    "nginx",
+    "openssh-client",
+    "openssl",
+    "postgresql",
+    "postgresql-client",
+    "python3-venv",
+)
 
 
 def ensure_api_image() -> str:
@@ -28,7 +37,7 @@ def ensure_api_image() -> str:
     Raises ImageError, or CommandFailed where apt or podman fails.
     """
     base = ensure_image()
-    digest = hashlib.sha256(repr((base, PACKAGES)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((base, PACKAGES, inspect.getsource(_make))).encode()).hexdigest()[:12]
     name = f"{REPOSITORY}-api:{digest}"
     _LOCK.parent.mkdir(parents=True, exist_ok=True)
     with _LOCK.open("w") as lock:
@@ -41,11 +50,17 @@ def ensure_api_image() -> str:
 def _make(name: str, base: str) -> None:
     container = f"vpnfleet-api-image-{os.getpid()}"
     download = f"apt-get install --yes --no-install-recommends --download-only {' '.join(PACKAGES)}"
-    script = f"set -eu; apt-get update --quiet; {download}"
+    # What is thrown away in minutes need not reach the disk.
+    script = (
+        f"set -eu; echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io; apt-get update --quiet; {download}"
+    )
     argv = [*podman(), "run", f"--name={container}", "--network=host", *machine_flags(), base]
     try:
         execute([*argv, "sh", "-c", script], timeout=600)
-        execute([*podman(), "commit", "--quiet", '--change=CMD ["/lib/systemd/systemd"]', container, name], timeout=300)
+        execute(
+            [*podman(), "commit", "--quiet", '--change=CMD ["/lib/systemd/systemd"]', container, name],
+            timeout=300,
+        )
     finally:
         execute([*podman(), "rm", "--force", "--ignore", container], check=False)
 
@@ -61,7 +76,15 @@ def ensure_wheels() -> Path:
         if not folder.exists():
             scratch = folder.with_suffix(".new")
             shutil.rmtree(scratch, ignore_errors=True)
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--only-binary=:all:",
+            ]
             pip += ["--require-hashes", f"--requirement={_REQUIREMENTS}", f"--dest={scratch}"]
             execute(pip, timeout=600)
             scratch.rename(folder)

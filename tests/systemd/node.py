@@ -114,6 +114,10 @@ class SystemdNode:
         script = 'umask 077 && mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         self.run(["sh", "-c", script, "sh", path, f"{mode:o}"], input=text)
 
+    def known_hosts(self) -> str:
+        """Return the host keys of all nodes so far."""
+        return self._access.known_hosts.read_text()
+
     def ansible_env(self) -> dict[str, str]:
         """Return the whole environment in which to run ansible commands with `inventory`."""
         return self._access.ansible_env()

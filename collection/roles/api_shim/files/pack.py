@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, vpnfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -7,7 +6,8 @@
     pack.py FOLDER ARCHIVE PATH...
 
 PATH is relative to FOLDER, `.` for all of it. Out of a git checkout it takes what git has or would add. The digest of
-names, modes and contents goes to stdout and, so that a half-unpacked archive can be told, into its last member, RELEASE.
+names, modes and contents goes to stdout and, so that a half-unpacked archive is known for one, into its last member,
+RELEASE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
 def pack(folder: Path, archive: Path, wanted: Sequence[str]) -> str:
     """Write the archive; the digest, as 12 hexadecimal digits. Raises OSError."""
     members = [(name, *_read(folder / name)) for name in sorted(set(_names(folder, wanted)))]
-    digest = hashlib.sha256(repr([(name, kind, data) for name, kind, data in members]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr([(name, kind, data) for name, kind, data in members]).encode()).hexdigest()[
+        :12
+    ]
     members.append(("RELEASE", "file", f"{digest}\n".encode()))
     with (
         archive.open("wb") as raw,
@@ -51,7 +53,18 @@ def _names(folder: Path, wanted: Sequence[str]) -> Iterator[str]:
     if missing:
         raise SystemExit(f"{folder} has no {', '.join(missing)}")
     if (folder / ".git").exists():
-        argv = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *wanted]
+        argv = [
+            "git",
+            "-C",
+            str(folder),
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "--",
+            *wanted,
+        ]
         try:
             listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split("\0")
         except (OSError, subprocess.CalledProcessError):
@@ -67,7 +80,11 @@ def _names(folder: Path, wanted: Sequence[str]) -> Iterator[str]:
         for where, below, files in os.walk(top):
             below[:] = [name for name in below if name != "__pycache__"]
             links = [name for name in below if Path(where, name).is_symlink()]
-            yield from (str(Path(where, name).relative_to(folder)) for name in (*files, *links) if not name.endswith(".pyc"))
+            yield from (
+                str(Path(where, name).relative_to(folder))
+                for name in (*files, *links)
+                if not name.endswith(".pyc")
+            )
 
 
 def _read(path: Path) -> tuple[str, bytes]:
