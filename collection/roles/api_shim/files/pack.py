@@ -33,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
 def pack(folder: Path, archive: Path, wanted: Sequence[str]) -> str:
     """Write the archive; the digest, as 12 hexadecimal digits. Raises OSError."""
     members = [(name, *_read(folder / name)) for name in sorted(set(_names(folder, wanted)))]
-    digest = hashlib.sha256(repr([(name, kind, data) for name, kind, data in members]).encode()).hexdigest()[
-        :12
-    ]
+    digest = hashlib.sha256(repr(members).encode()).hexdigest()[:12]
     members.append(("RELEASE", "file", f"{digest}\n".encode()))
     with (
         archive.open("wb") as raw,
