@@ -25,7 +25,7 @@ def systemd_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeFact
     The same name again returns the same node. All are removed at the end of the session.
     """
     try:
-        image = ensure_image()
+        usual = ensure_image()
     except _REASONS as error:
         pytest.fail(f"no image for nodes with systemd: {error}", pytrace=False)
     nodes: dict[str, SystemdNode] = {}
@@ -35,9 +35,9 @@ def systemd_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeFact
         access = Access(Path(tmp_path_factory.mktemp("systemd")))
         cleanup.callback(access.close)
 
-        def make(name: str) -> SystemdNode:
+        def make(name: str, image: str | None = None) -> SystemdNode:
             if name not in nodes:
-                node = SystemdNode(name, network, access, image)
+                node = SystemdNode(name, network, access, image or usual)
                 cleanup.callback(node.remove)
                 try:
                     node.start()

@@ -6,8 +6,9 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.systemd.access import Access
 from tests.systemd.command import CommandFailed, execute
@@ -20,8 +21,10 @@ LABEL = "vpnfleet.systemd-test"
 _CAP_SYS_RESOURCE = 24
 
 
-# Gives a started node of that name; the fixture `systemd_nodes`.
-NodeFactory = Callable[[str], "SystemdNode"]
+class NodeFactory(Protocol):
+    """The fixture `systemd_nodes`: gives a started node of that name, of another image where one is named."""
+
+    def __call__(self, name: str, image: str | None = None) -> SystemdNode: ...
 
 
 class NodeError(RuntimeError):
@@ -51,10 +54,10 @@ class SystemdNode:
         host_key = self._access.enrol(self.name, self.address)
         self._write_inventory()
         self._network.plug(self._namespace, self._number)
-        argv = [*_podman(), "create", f"--name={self.container}", f"--hostname={self.name}"]
+        argv = [*podman(), "create", f"--name={self.container}", f"--hostname={self.name}"]
         # systemd makes its machine-id of it; without one all nodes get that of the machine below.
         argv += [f"--env=container_uuid={uuid.uuid4()}"]
-        argv += [f"--label={LABEL}={self._network.prefix}", *_machine_flags()]
+        argv += [f"--label={LABEL}={self._network.prefix}", *machine_flags()]
         # No name server is told either: there is no way to one.
         argv += [f"--network=ns:/run/netns/{self._namespace}", "--dns=none"]
         execute([*argv, "--pull=never", self._image])
@@ -65,7 +68,7 @@ class SystemdNode:
     def remove(self) -> None:
         """Remove container and network, whatever state they are in. The node can be started anew after."""
         try:
-            execute([*_podman(), "rm", "--force", "--ignore", "--time=0", self.container])
+            execute([*podman(), "rm", "--force", "--ignore", "--time=0", self.container])
         finally:
             self._network.unplug(self._namespace, self._number)
 
@@ -75,8 +78,8 @@ class SystemdNode:
         The disk stays; processes, interfaces and /run are new. Raises NodeError after `timeout` seconds.
         """
         stop = ["kill", "--signal=KILL"] if power_cut else ["stop", "--time=60"]
-        execute([*_podman(), *stop, self.container])
-        execute([*_podman(), "wait", self.container])
+        execute([*podman(), *stop, self.container])
+        execute([*podman(), "wait", self.container])
         self._network.plug(self._namespace, self._number)
         self._boot(timeout)
 
@@ -92,7 +95,7 @@ class SystemdNode:
         `timeout` is in seconds, after which the caller goes on; the command may stay until the node goes.
         Raises CommandFailed (with `check`), or subprocess.TimeoutExpired.
         """
-        exec_ = [*_podman(), "exec", *(["--interactive"] if input is not None else []), self.container]
+        exec_ = [*podman(), "exec", *(["--interactive"] if input is not None else []), self.container]
         return execute([*exec_, *argv], input=input, check=check, timeout=timeout)
 
     def ssh(
@@ -111,13 +114,17 @@ class SystemdNode:
         script = 'umask 077 && mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         self.run(["sh", "-c", script, "sh", path, f"{mode:o}"], input=text)
 
+    def known_hosts(self) -> str:
+        """Return the host keys of all nodes so far."""
+        return self._access.known_hosts.read_text()
+
     def ansible_env(self) -> dict[str, str]:
         """Return the whole environment in which to run ansible commands with `inventory`."""
         return self._access.ansible_env()
 
     def _put(self, source: Path, path: str) -> None:
         """Write a file into the container, which need not run: owner root, and the mode as here."""
-        execute([*_podman(), "cp", str(source), f"{self.container}:{path}"])
+        execute([*podman(), "cp", str(source), f"{self.container}:{path}"])
 
     def _write_inventory(self) -> None:
         hostvars = {
@@ -132,7 +139,7 @@ class SystemdNode:
 
     def _boot(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        execute([*_podman(), "start", self.container])
+        execute([*podman(), "start", self.container])
         state = ""
         # Until PID 1 listens, systemctl only says that there is nobody to ask.
         while state not in {"running", "degraded"}:
@@ -163,12 +170,12 @@ class SystemdNode:
         if left > 0:
             return left
         details = [f"node {self.name} is not up in time: {state}"]
-        inside = [*_podman(), "exec", self.container]
+        inside = [*podman(), "exec", self.container]
         for argv in (
             [*inside, "systemctl", "list-jobs", "--no-pager"],
             [*inside, "systemctl", "--failed", "--no-pager"],
             [*inside, "journalctl", "--no-pager", "--lines=40"],
-            [*_podman(), "logs", "--tail=40", self.container],
+            [*podman(), "logs", "--tail=40", self.container],
         ):
             try:
                 details.append(str(CommandFailed(execute(argv, check=False, timeout=10))))
@@ -182,12 +189,13 @@ def _after_a_moment(text: str) -> str:
     return text
 
 
-def _podman() -> list[str]:
+def podman() -> list[str]:
+    """The command, with what it needs on this machine."""
     return ["podman"] if unified_cgroups() else ["podman", "--runtime=runc"]
 
 
-def _machine_flags() -> list[str]:
-    """Return what podman needs here for systemd to run, on a machine with as few rights as this one has."""
+def machine_flags() -> list[str]:
+    """Return what a container needs here for systemd to run, on a machine with as few rights as this one has."""
     flags = ["--privileged", "--systemd=always", "--pids-limit=-1"]
     if not _has_sys_resource():
         # podman raises these limits by itself, which then is forbidden and ends the container. Our own hard
