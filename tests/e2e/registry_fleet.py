@@ -167,6 +167,7 @@ class RegistryFleet:
     folder: Path
     variables: dict[str, str]
     outputs: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)  # of the HTTP interface, by their scopes
 
     # -- running playbooks
 

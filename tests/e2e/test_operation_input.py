@@ -22,6 +22,7 @@ KNOWN = "known@example.com"
 #: What would run if a text were evaluated; MARK is a file that would be there afterwards.
 TEMPLATE = "{{ lookup('ansible.builtin.pipe', 'touch MARK') }}"
 STATEMENT = "{% set x = lookup('ansible.builtin.pipe', 'touch MARK') %}a@example.com"
+COUNTRY = "{{ 7 * 7 }} {% set x = 1 %} $(id) ' OR '1'='1"
 BEHIND = [{"name": "a", "allowed_ips": [TEMPLATE]}]
 SHELL = ("$(touch MARK)", "a@example.com; touch MARK", "|touch MARK")
 SQL = ("known@example.com' OR '1'='1", "x@example.com'; DROP TABLE instance; --")
@@ -166,7 +167,7 @@ def test_texts_of_customers_and_operators_stay_as_they_are(fleet: RegistryFleet,
     name = "odd@example.com"
     odd = [marked(text, mark) for text in (TEMPLATE, STATEMENT, SHELL[0], SQL[1], "--help", "'\"\\ {{")]
     with fleet.registry() as registry, registry.write() as session:
-        session.scalars(select(Node).where(Node.name == "node2")).one().country = odd[0]
+        session.scalars(select(Node).where(Node.name == "node2")).one().country = COUNTRY
 
     made = fleet.done(
         "provision", "-vvv", instance=name, node="node1", peers=[{"name": text} for text in odd]
@@ -174,7 +175,7 @@ def test_texts_of_customers_and_operators_stay_as_they_are(fleet: RegistryFleet,
     moved = fleet.done("transfer", "-vvv", instance=name, node="node2")
 
     assert [peer["name"] for peer in made.result["peers"]] == odd
-    assert moved.result["new_server"]["country"] == odd[0]
-    assert odd[0] in moved.result["message"]
+    assert moved.result["new_server"]["country"] == COUNTRY
+    assert COUNTRY in moved.result["message"]
     assert fleet.operations(name)[-1].result == moved.result
     assert not mark.exists()
