@@ -48,7 +48,7 @@ class Server:
     def key(self, *scopes: str) -> str:
         """A key with these scopes, made by the command."""
         name = "-".join(scopes)
-        keys = self.fleet.keys
+        keys = self.fleet.api_keys
         if name not in keys:
             options = [word for scope in scopes for word in ("--scope", scope)]
             keys[name] = self.command("keys", "create", f"test-{name}", *options).split()[-1]

@@ -167,7 +167,7 @@ class RegistryFleet:
     folder: Path
     variables: dict[str, str]
     outputs: list[str] = field(default_factory=list)
-    keys: dict[str, str] = field(default_factory=dict)  # of the HTTP interface, by their scopes
+    api_keys: dict[str, str] = field(default_factory=dict)  # by their scopes
 
     # -- running playbooks
 
