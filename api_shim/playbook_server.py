@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from api_shim import run_process
 
-#: What a request may say at most, in bytes; the names of a run's nodes are in it.
+#: What a request may say at most, in bytes; the ids of a run's operations are in it.
 MOST_BYTES = 4 * 2**20
 _TERM_SECONDS = 5.0
 _OURS = "ansible_collections.vpnfleet.wireguard.plugins"
@@ -187,6 +187,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
+    # Not of the collection: that must be imported by Ansible's own loader, or not at all before it.
     try:
         return (
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2][1]

@@ -20,12 +20,12 @@ from limits.strategies import MovingWindowRateLimiter
 
 from api_shim.problems import Problem
 from api_shim.request_ids import add_header
+from api_shim.routes.parameters import uuid_of
 
 if TYPE_CHECKING:
     from api_shim.service import Service
 
 PREFIX = "rate_limit_"
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _ZERO = re.compile(r"(?<![0-9])0+(?![0-9])")
 
@@ -99,5 +99,4 @@ def limited(setting: str, by: tuple[By, ...] = ("key",)) -> Callable[[Request], 
 
 def _node(request: Request) -> str:
     """The node of the path. All that is none shares one window: nobody fills the memory with made-up ones."""
-    given = str(request.path_params.get("node_id", ""))
-    return given.lower() if _UUID.fullmatch(given) else "-"
+    return uuid_of(str(request.path_params.get("node_id", ""))) or "-"

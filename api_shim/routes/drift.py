@@ -9,12 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.problems import Problem
 from api_shim.rate_limits import limited
+from api_shim.routes.nodes import require
 from api_shim.routes.parameters import (
     ACCEPTED,
     REPEATED,
@@ -23,7 +22,6 @@ from api_shim.routes.parameters import (
     NodeId,
     Planned,
     repeatable,
-    uuid_of,
     waiting,
 )
 from api_shim.service import TheService
@@ -88,7 +86,7 @@ async def drift_of_node(node_id: NodeId, request: Request, service: TheService, 
     """What differs between the registry and what a node runs."""
 
     def find(session: Session) -> Wanted:
-        return Wanted("drift", {"node": _node(session, node_id).name})
+        return Wanted("drift", {"node": require(session, node_id).name})
 
     def tell(result: dict[str, Any]) -> Answer:
         (one,) = result["operations"]
@@ -119,17 +117,9 @@ async def reconcile_node(
     switches = (body or ReconcileBody()).model_dump()  # type: ignore[call-arg]
 
     def find(session: Session) -> Wanted:
-        return Wanted("reconcile", {"node": _node(session, node_id).name, **switches}, how.dry_run)
+        return Wanted("reconcile", {"node": require(session, node_id).name, **switches}, how.dry_run)
 
     def tell(result: dict[str, Any]) -> Answer:
         return Answer(200, {"status": True, "message": result["message"], "data": result["data"]})
 
     return await carry_out(request, service, who, find, tell)
-
-
-def _node(session: Session, node_id: str) -> Node:
-    number = uuid_of(node_id)
-    node = session.get(Node, number) if number is not None else None
-    if node is None:
-        raise Problem(404, "Node not found")
-    return node

@@ -27,6 +27,7 @@ from tests.bench import fleet_data, playbook
 from tests.bench.registry import CUSTOMER, Bench
 from tests.bench.side_by_side import Comparison, Figure, compare
 from tests.lab.fleet import ROOT, Lab
+from tests.serve.process import make_key, start
 
 BURST = 200
 RATE = 500  # reads a second
@@ -64,26 +65,10 @@ def serving(bench: Bench) -> Iterator[Server]:
         "VPNFLEET_PORT": "0",
         "VPNFLEET_WAIT_SECONDS": "60",
     }
-    made = subprocess.run(
-        [sys.executable, "-m", "api_shim", "keys", "create", "bench", "--scope", "ops"],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    log = bench.folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api_shim", "serve"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+    key = make_key(environment, "bench", "ops")
+    process, url = start(environment, bench.folder / "server.log")
     try:
-        yield Server(_address(process, log), made.stdout.split()[-1], process)
+        yield Server(url, key, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -220,16 +205,6 @@ def _private_memory(pid: int) -> int:
         if line.startswith(("Private_Clean:", "Private_Dirty:")):
             total += int(line.split()[1]) * 1024
     return total
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text(encoding="utf-8").splitlines():
-            if '"listening"' in line:
-                return str(json.loads(line)["url"])
-        time.sleep(0.05)
-    raise RuntimeError(f"the server does not listen: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 async def _load(url: str, key: str, number: str) -> list[float]:

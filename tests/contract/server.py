@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +14,8 @@ from typing import Any
 import httpx
 
 from tests.e2e.registry_fleet import RegistryFleet
-from tests.lab.fleet import ROOT
+from tests.serve.process import make_key, start
 
-_START_SECONDS = 60.0
 #: Limits are tested by themselves.
 _UNLIMITED = {
     f"VPNFLEET_RATE_LIMIT_{name}": "" for name in ("DRIFT_NODE", "DRIFT_ALL", "RECONCILE", "NODE_UPDATE")
@@ -50,42 +47,12 @@ class Server:
         name = "-".join(scopes)
         keys = self.fleet.api_keys
         if name not in keys:
-            options = [word for scope in scopes for word in ("--scope", scope)]
-            keys[name] = self.command("keys", "create", f"test-{name}", *options).split()[-1]
+            keys[name] = make_key(self.environment(), f"test-{name}", *scopes)
         return keys[name]
-
-    def command(self, *arguments: str) -> str:
-        """What `python -m api_shim` says."""
-        return subprocess.run(
-            [sys.executable, "-m", "api_shim", *arguments],
-            cwd=ROOT,
-            env=self.environment(),
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        before = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "api_shim", "serve"],
-                cwd=ROOT,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            for line in self.said()[before:].splitlines():
-                if '"listening"' in line:
-                    self.url = json.loads(line)["url"]
-                    return
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
+        self.process, self.url = start(self.environment(), self.log)
 
     def stop(self) -> int:
         """Ask it to end; its exit code."""

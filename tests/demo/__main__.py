@@ -6,13 +6,10 @@ Exits with 0 when every step passed, 1 when one did not, 2 without root, 128 and
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from tests.demo.playbook import shown
 from tests.demo.report import Report, StepFailed
@@ -21,6 +18,7 @@ from tests.demo.story import DEVICES, NODES, Story
 from tests.lab.fleet import ROOT, Lab
 from tests.lab.lock import exclusive
 from tests.lab.namespaces import namespaces_of
+from tests.lab.signals import Ended, ignore_signals, signals_as_exceptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         # One demo at a time: it begins by taking down what an earlier one may have left.
-        with _signals_as_exceptions(), exclusive(f"demo-{options.name}"):
+        with signals_as_exceptions(), exclusive(f"demo-{options.name}"):
             for log in directory.glob("*.log"):
                 log.unlink()
             report = Report(directory / "report.json", screen)
             code = _run(Lab(options.name, NODES, DEVICES), report, directory, options.database, screen)
-    except _Ended as ended:
+    except Ended as ended:
         return 128 + ended.number
     failed = sum(not step.ok for step in report.steps)
     verdict = (
@@ -56,12 +54,10 @@ def _run(lab: Lab, report: Report, directory: Path, database: str | None, screen
     ended_by = 0
     try:
         Story(lab, report, directory, screen.note, database).tell()
-    except _Ended as ended:
+    except Ended as ended:
         ended_by = ended.number
     finally:
-        # A second ^C would leave half of the lab behind.
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         report.step("Take the lab down", lambda: _take_down(lab))
     if ended_by:
         return 128 + ended_by
@@ -75,30 +71,6 @@ def _take_down(lab: Lab) -> str:
     if left:
         raise StepFailed(f"left behind: {', '.join(left)}")
     return "nothing left behind"
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Ended(BaseException):
-    """A signal asks the demo to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise _Ended(number)
-
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
+    make_engine,
+    parse_url,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.schema import upgrade
 from tests.postgres.server import PostgresError, PostgresServer, throw_away_server
 
 
@@ -46,6 +51,24 @@ def database_url(request: pytest.FixtureRequest) -> str:
     url = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
     assert isinstance(url, str)
     return url
+
+
+@pytest.fixture(scope="session")
+def postgres_with_schema(postgres_server: PostgresServer) -> Iterator[str]:
+    """One database for all tests with a controller: the schema takes longer than most of them."""
+    name = postgres_server.create_database()
+    upgrade(make_engine(parse_url(postgres_server.url(name))))
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def sqlite_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to copy."""
+    path = tmp_path_factory.mktemp("schema") / "registry.sqlite3"
+    path.touch()
+    upgrade(make_engine(parse_url(f"sqlite:///{path}")))
+    return path
 
 
 @contextmanager

@@ -7,16 +7,12 @@ in the directory: serve.json has the address, the keys and the names, for progra
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tests.demo.fleet import Fleet
@@ -24,6 +20,8 @@ from tests.demo.playbook import Operator, shown
 from tests.demo.report import StepFailed
 from tests.lab.fleet import ROOT, Lab
 from tests.lab.lock import exclusive
+from tests.lab.signals import Ended, ignore_signals, signals_as_exceptions
+from tests.serve.process import make_key, start
 
 CUSTOMER = "user@example.com"
 _SCOPES = ("billing", "ops")
@@ -38,16 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lab = Lab(options.name, nodes=2, devices=1)
     try:
-        with _signals_as_exceptions(), exclusive(f"serve-{options.name}"):
+        with signals_as_exceptions(), exclusive(f"serve-{options.name}"):
             try:
                 return _serve(lab, directory, options.port)
             finally:
-                for number in _SIGNALS:
-                    signal.signal(number, signal.SIG_IGN)
+                ignore_signals()
                 lab.down()
-    except _Ended:
+    except Ended:
         return 0
-    except StepFailed as error:
+    except (StepFailed, RuntimeError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
 
@@ -69,20 +66,11 @@ def _serve(lab: Lab, directory: Path, port: int) -> int:
         "VPNFLEET_PORT": str(port),
         "VPNFLEET_LOG_FORMAT": "text",
     }
-    keys = {scope: _key(environment, scope) for scope in _SCOPES}
+    keys = {scope: make_key(environment, f"serve-{scope}", scope) for scope in _SCOPES}
     log = directory / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "api_shim", "serve"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    log.unlink(missing_ok=True)
+    server, url = start(environment, log)
     try:
-        url = _address(server, log)
         told: dict[str, Any] = {
             "url": url,
             "keys": keys,
@@ -111,52 +99,6 @@ Serving on {url} ; the log is in {log} ; ^C ends it and takes the lab down.
 
   {url}/docs lists all calls.
 """
-
-
-def _key(environment: dict[str, str], scope: str) -> str:
-    made = subprocess.run(
-        [sys.executable, "-m", "api_shim", "keys", "create", f"serve-{scope}", "--scope", scope],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    if made.returncode != 0:
-        raise StepFailed(made.stderr.strip())
-    return made.stdout.split()[-1]
-
-
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens, as soon as it does."""
-    with log.open("rb") as lines:
-        while True:
-            line = lines.readline().decode(errors="replace")
-            if "listening" in line:
-                return line.rpartition("url=")[2].strip()
-            if not line:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(0.1)
-                    raise StepFailed(f"the server has ended: {log.read_text(errors='replace')[-500:]}")
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Ended(BaseException):
-    """A signal asks to end."""
-
-
-@contextlib.contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise _Ended
-
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:

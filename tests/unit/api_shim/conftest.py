@@ -16,35 +16,13 @@ from starlette.testclient import TestClient
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    make_engine,
     open_registry,
-    parse_url,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.schema import upgrade
 from api_shim import logs
 from api_shim.service import Service
 from api_shim.settings import Settings
-from tests.postgres.server import PostgresServer
 from tests.unit.api_shim.edge import Edge, make_edge
-
-
-@pytest.fixture(scope="session")
-def postgres_with_schema(postgres_server: PostgresServer) -> Iterator[str]:
-    """One database for all tests: the schema takes longer than most of them."""
-    name = postgres_server.create_database()
-    upgrade(make_engine(parse_url(postgres_server.url(name))))
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
-
-
-@pytest.fixture(scope="session")
-def sqlite_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to copy."""
-    path = tmp_path_factory.mktemp("schema") / "registry.sqlite3"
-    path.touch()
-    upgrade(make_engine(parse_url(f"sqlite:///{path}")))
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -12,36 +12,14 @@ from sqlalchemy import event
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    make_engine,
     open_registry,
-    parse_url,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.schema import upgrade
-from tests.postgres.server import PostgresServer
 from tests.unit.plugins.plugin_utils.registry.rows import add_node
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, SimulatedNode
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.snapshots import empty
 
 NODES = {"nl1.example.com": "Netherlands", "de1.example.com": "Germany", "fr1.example.com": "France"}
-
-
-@pytest.fixture(scope="session")
-def postgres_with_schema(postgres_server: PostgresServer) -> Iterator[str]:
-    """One database for all tests with a controller: the schema takes longer than most of them."""
-    name = postgres_server.create_database()
-    upgrade(make_engine(parse_url(postgres_server.url(name))))
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
-
-
-@pytest.fixture(scope="session")
-def sqlite_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to copy."""
-    path = tmp_path_factory.mktemp("schema") / "registry.sqlite3"
-    path.touch()
-    upgrade(make_engine(parse_url(f"sqlite:///{path}")))
-    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
