@@ -41,8 +41,6 @@ from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 controller = registry_fixtures.controller
-sqlite_with_schema = registry_fixtures.sqlite_with_schema
-postgres_with_schema = registry_fixtures.postgres_with_schema
 
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 ALICE, BOB = "alice@example.com", "bob@example.com"
