@@ -33,6 +33,8 @@ def create_app(service: Service) -> FastAPI:
     add_handlers(app)
     # Paths are declared in full and without a slash at the end, and no prefix is added here: the log, the metrics and
     # the document name routes by them.
+    # They are tried in this order, and of operations callers ask most.
+    app.include_router(operations.router)
     app.include_router(health.router)
     app.include_router(pages.router)
     app.include_router(nodes.router)
@@ -40,7 +42,6 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(provision.router)
     app.include_router(billing.router)
     app.include_router(drift.router)
-    app.include_router(operations.router)
     # The last one added is the outermost.
     app.add_middleware(Bodies)
     app.add_middleware(Spellings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import structlog
+from anyio.to_thread import run_sync
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
@@ -38,29 +39,31 @@ log = structlog.stdlib.get_logger("api_shim")
 
 
 @cache
-def caller(*scopes: str) -> Callable[..., Caller]:
+def caller(*scopes: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency that gives the Caller, whose key has one of `scopes`; `ops` may do all, and `read` is a right to GET
     only. Ends the request with 401 or 403, and 400 when the body is no JSON."""
     if not scopes or not set(scopes) <= set(SCOPES):
         raise ValueError(f"scopes are of {SCOPES}")
 
-    def authenticate(
+    async def authenticate(
         request: Request,
         header: Annotated[str | None, Security(_HEADER)],
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
     ) -> Caller:
         service: Service = request.app.state.service
         given = header or (bearer.credentials if bearer else None)
-        found = service.keys.look_up(given) if given else None
+        found = service.keys.remembered(given) if given else None
+        if found is None and given:
+            found = await run_sync(service.keys.look_up, given)
         if found is None or found.state != "active":
             if found is not None:
-                _note_refusal(request, found, 401, f"the key is {found.state}")
+                await run_sync(_note_refusal, request, found, 401, f"the key is {found.state}")
             raise Problem(401, _UNKNOWN, {"WWW-Authenticate": 'Bearer realm="vpnfleet"'})
         request.state.caller = found.caller
         if not _may(found.caller, scopes, request.method):
             wanted = " or ".join(sorted({"ops", *scopes}))
             message = f"The key has no right to do this; the scope {wanted} is needed"
-            _note_refusal(request, found, 403, message)
+            await run_sync(_note_refusal, request, found, 403, message)
             raise Problem(403, message)
         require_good_body(request)
         return found.caller

@@ -21,9 +21,7 @@ class Run:
         str  # such as `disconnect`: playbooks/disconnect.yml, and in AWX the template `vpnfleet disconnect`
     )
     operations: tuple[str, ...]  # their ids, as the extra var `operations`
-    nodes: tuple[str, ...] = ()  # names out of the registry; the run touches no other one. Empty: all
     check: bool = False  # look only, and publish the plan
-    actor: str = ""  # who asked for it, for the audit
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ _STEPS: Mapping[str, Literal["started", "done", "failed", "unreachable"]] = {
 # What lets a template take a field of the launch. AWX drops the field without it, and runs the job all the same.
 _SWITCHES = {
     "extra_vars": "ask_variables_on_launch",
-    "limit": "ask_limit_on_launch",
     "job_type": "ask_job_type_on_launch",
 }
 _PAGE = 200
@@ -105,7 +104,7 @@ class AwxExecutor:
             return Ended("canceled")
         job, ignored = launched
         if ignored:
-            # The job would run on all nodes, or for real, or on nothing that was asked for.
+            # The job would run for real, or on nothing that was asked for.
             self._see_to_the_end(job, _no_one, cancelled, 0)
             return Ended("error", message=_ignored_message(run.playbook, ignored))
         state, counter, late = self._see_to_the_end(job, tell, cancelled, deadline)
@@ -134,9 +133,6 @@ class AwxExecutor:
             "extra_vars": {"operations": list(run.operations)},
             "job_type": "check" if run.check else "run",
         }
-        if run.nodes:
-            # localhost is where the registry's part of the playbook runs.
-            wanted["limit"] = ",".join(("localhost", *run.nodes))
         newest: int | None = None
         template = 0
         trouble = _Trouble("")

@@ -64,16 +64,24 @@ class KeyRing:
         # A writer may have to wait for others: not at a request's expense.
         self._marker = ThreadPoolExecutor(1, thread_name_prefix="key-use")
 
+    def remembered(self, key: str) -> Found | None:
+        """The key, if it was a good one a moment ago; it asks no database."""
+        hashed = keys.digest(key)
+        with self._lock:
+            known = self._remembered.get(hashed)
+        if known is None or known.until <= self._clock():
+            return None
+        over = known.expires_at is not None and known.expires_at <= now()
+        return Found(known.caller, "expired" if over else "active")
+
     def look_up(self, key: str) -> Found | None:
         """The key, whatever its state; None for what is no key of ours. Raises NotUsable."""
         if keys.KEY.fullmatch(key) is None:
             return None
+        known = self.remembered(key)
+        if known is not None:
+            return known
         hashed = keys.digest(key)
-        with self._lock:
-            known = self._remembered.get(hashed)
-        if known is not None and known.until > self._clock():
-            over = known.expires_at is not None and known.expires_at <= now()
-            return Found(known.caller, "expired" if over else "active")
         with self._registry.read() as session:
             row = session.scalar(select(ApiKey).where(ApiKey.key_hash == hashed))
         # The database compares hashes, not keys; how long that takes tells nothing of a key. This holds all the same

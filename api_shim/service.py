@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -26,8 +25,6 @@ class Service:
 
     settings: Settings
     registry: Registry
-    #: Reasons why it is not ready, besides the registry's: each gives a sentence, or None. They must be quick.
-    readiness: list[Callable[[], str | None]] = field(default_factory=list)
     #: What runs playbooks; without it, operations are recorded and left to another replica.
     executor: Executor | None = None
     #: Set when the server is about to stop: nobody is to begin to wait.
@@ -60,11 +57,12 @@ class Service:
             self.worker.wake()
 
     def ready(self) -> str | None:
-        """Why it is not ready to serve; None when it is."""
-        return next((why for why in (check() for check in self.readiness) if why is not None), None)
+        """Why nothing would be carried out; None when all is well. It asks nobody, and takes no time."""
+        return self.worker.problem() if self.worker is not None else None
 
 
-def _service(request: Request) -> Service:
+# Not a plain function: the framework would run that in a thread, for each request.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -36,6 +36,8 @@ _POLL = 1.0
 _GATHER = 0.3
 _MOST_TRIES_OF_A_LOOK = 3
 _CLEANING = 3600.0  # seconds
+#: Seconds without a whole turn of the loop: more than a writer waits for the registry.
+_STUCK = 60.0
 _KEPT = timedelta(days=1)
 
 log = structlog.get_logger("vpnfleet.worker")
@@ -76,6 +78,7 @@ class Worker:
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._extended = self._cleaned = 0.0
+        self._turned = time.monotonic()
         # Whether more may be claimed than is at work: the registry went away in the middle.
         self._unsure = False
         # By place, how many runs in a row have left something undone: such as one that could not be started.
@@ -103,6 +106,16 @@ class Worker:
         for active in self._at_work():
             _join(active, None)
 
+    def problem(self) -> str | None:
+        """Why it carries nothing out; None when it is at work, or about to be."""
+        if self._stopping.is_set():
+            return "the worker stops"
+        if not self._thread.is_alive():
+            return "the worker has stopped"
+        if time.monotonic() - self._turned > _STUCK:
+            return f"the worker has done nothing for {_STUCK:.0f} s"
+        return None
+
     @property
     def runs(self) -> int:
         """How many runs are at work."""
@@ -118,6 +131,7 @@ class Worker:
                 self._begin_batches()
                 self._look_after_batches()
                 self._clean()
+                self._turned = time.monotonic()
             except Exception:
                 # The registry may be away; nothing is lost, and the next turn tries again.
                 log.exception("the worker's turn failed")

@@ -69,10 +69,15 @@ class OperationShown(BaseModel):
 
 
 @router.get("/api/operations/{operation_id}", operation_id="get_operation")
-def get_operation(operation_id: OperationId, service: TheService, _who: Reader) -> OperationShown:
+async def get_operation(operation_id: OperationId, service: TheService, _who: Reader) -> OperationShown:
     """How an operation goes."""
-    with service.registry.read() as session:
-        return _shown(session, _require(session, operation_id))
+
+    def read() -> OperationShown:
+        with service.registry.read() as session:
+            return _shown(session, _require(session, operation_id))
+
+    # Asked for most of all. A plain function would take the framework two threads, one for what it returns.
+    return await anyio.to_thread.run_sync(read)
 
 
 @router.post(
@@ -120,6 +125,7 @@ async def follow_operation(
 async def _events(service: Service, number: str, seen: int) -> AsyncIterator[str]:
     quiet = 0.0
     known: str | None = None
+    lingered = False
     while True:
         try:
             events, state, error = await anyio.to_thread.run_sync(_new_events, service, number, seen)
@@ -131,6 +137,11 @@ async def _events(service: Service, number: str, seen: int) -> AsyncIterator[str
             data = {"operation_id": number, "at": one.at.isoformat(), **one.data}
             yield _told(seen, one.event, data)
         if len(events) == _MOST_AT_ONCE:
+            continue
+        if state in FINAL and not lingered and not service.stopping.is_set():
+            # The last steps of its run are written a moment later than its end.
+            lingered = True
+            await asyncio.sleep(_POLL)
             continue
         if state is not None and state != known:
             known = state

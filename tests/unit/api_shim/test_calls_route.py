@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import License, Operation
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    License,
+    Operation,
+    now,
+)
 from api_shim.problems import shape_of
 from api_shim.settings import Settings
 from tests.unit.api_shim.edge import INSTANCE, NOBODY, NODE, Edge
@@ -144,6 +152,31 @@ def test_what_is_accepted_is_recorded_and_nothing_else(edge: Edge) -> None:
     for number in accepted:
         shown = edge.call("GET", f"/api/operations/{number}", "billing").json()
         assert (shown["id"], shown["state"], shown["result"]) == (number, "pending", None)
+
+
+def test_the_stream_of_events_has_the_last_steps_of_the_run(edge: Edge) -> None:
+    """They are written a moment after the playbook has written that the operation is done."""
+    with edge.registry.write() as session:
+        number = queue.submit(session, "remove", {"instance": INSTANCE}, "api:billing").id
+
+    def change(**more: Any) -> None:
+        with edge.registry.write() as session:
+            if more:
+                session.execute(update(Operation).where(Operation.id == number).values(**more))
+            else:
+                queue.tell(session, [number], "progress", {"step": "done", "task": "Publish", "node": NODE})
+
+    def end() -> None:
+        time.sleep(0.6)
+        change(state="succeeded", finished_at=now())
+        time.sleep(0.2)
+        change()
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(end)
+        told = edge.call("GET", f"/api/operations/{number}/events").text
+        ended.result()
+    assert re.findall("event: (.*)", told) == ["pending", "progress", "succeeded"]
 
 
 def test_a_refused_change_is_audited(edge: Edge) -> None:

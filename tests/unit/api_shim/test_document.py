@@ -58,6 +58,3 @@ def test_the_root_is_as_before(edge: Edge) -> None:
     assert answer.content == b'{"msg":"VPN API is running"}'
     assert edge.client.get("/healthz").json() == {"status": "ok"}
     assert edge.client.get("/readyz").json() == {"status": "ok"}
-    edge.service.readiness += [lambda: None, lambda: "the worker has stopped"]
-    answer = edge.client.get("/readyz")
-    assert (answer.status_code, answer.json()["reason"]) == (503, "the worker has stopped")

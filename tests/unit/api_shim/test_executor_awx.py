@@ -22,9 +22,7 @@ from api_shim.settings import Settings
 from tests.unit.api_shim.awx_stand_in import TOKEN, AwxStandIn, Fault, Plan, stand_in
 
 OPERATIONS = ("0198c0de-0000-7000-8000-000000000001", "0198c0de-0000-7000-8000-000000000002")
-RUN = Run(
-    id="run-1", playbook="disconnect", operations=OPERATIONS, nodes=("de1", "nl1"), actor="billing {{ 1 }}"
-)
+RUN = Run(id="run-1", playbook="disconnect", operations=OPERATIONS)
 TEMPLATE = "vpnfleet disconnect"
 PACE = Pace(
     answer=0.5,
@@ -94,14 +92,11 @@ def wait_for(what: Callable[[], Any], seconds: float = 5) -> None:
 # Launching
 
 
-def test_a_job_is_launched_with_ids_and_known_names_alone(
-    awx: AwxStandIn, template: int, execute: Execute
-) -> None:
+def test_a_job_is_launched_with_ids_alone(awx: AwxStandIn, template: int, execute: Execute) -> None:
     assert execute() == Ended("successful", {"status": "done"})
     assert launches(awx) == [
         {
             "extra_vars": {"operations": list(OPERATIONS)},
-            "limit": "localhost,de1,nl1",
             "job_type": "run",
         }
     ]
@@ -110,7 +105,7 @@ def test_a_job_is_launched_with_ids_and_known_names_alone(
 
 
 @pytest.mark.usefixtures("template")
-def test_without_nodes_there_is_no_limit_and_check_is_a_job_type(awx: AwxStandIn, execute: Execute) -> None:
+def test_check_is_a_job_type(awx: AwxStandIn, execute: Execute) -> None:
     assert execute(Run("r", "disconnect", OPERATIONS, check=True)).status == "successful"
     assert launches(awx) == [{"extra_vars": {"operations": list(OPERATIONS)}, "job_type": "check"}]
 
@@ -158,7 +153,6 @@ def test_two_templates_of_the_name_are_an_error(awx: AwxStandIn, execute: Execut
     ("switch", "field"),
     [
         ("ask_variables_on_launch", "extra_vars"),
-        ("ask_limit_on_launch", "limit"),
         ("ask_job_type_on_launch", "job_type"),
     ],
 )
@@ -167,7 +161,7 @@ def test_an_ignored_field_cancels_the_job_and_says_what_to_switch_on(
 ) -> None:
     awx.template(TEMPLATE, **{switch: False})
     awx.plan = Plan(statuses=LONG)
-    ended = execute(Run("r", "disconnect", OPERATIONS, ("de1",), check=True))
+    ended = execute(Run("r", "disconnect", OPERATIONS, check=True))
     assert ended.status == "error"
     assert ended.published is None
     assert switch in ended.message
@@ -180,12 +174,12 @@ def test_an_ignored_field_cancels_the_job_and_says_what_to_switch_on(
 def test_an_ignored_field_is_an_error_of_a_job_that_was_quicker_than_the_cancel(
     awx: AwxStandIn, execute: Execute
 ) -> None:
-    awx.template(TEMPLATE, ask_limit_on_launch=False)
+    awx.template(TEMPLATE, ask_job_type_on_launch=False)
     awx.plan = Plan(statuses=("successful",))
     awx.faults = [Fault("POST", r"jobs/\d+/cancel/", status=500)]
-    ended = execute()
+    ended = execute(Run("r", "disconnect", OPERATIONS, check=True))
     assert ended.status == "error"
-    assert "ask_limit_on_launch" in ended.message
+    assert "ask_job_type_on_launch" in ended.message
 
 
 def test_a_required_question_is_told(awx: AwxStandIn, execute: Execute) -> None:
@@ -497,13 +491,13 @@ def test_when_it_cannot_be_seen_whether_there_is_a_job_nothing_is_launched_again
     assert len(launches(awx)) == 1
 
 
-def test_a_found_job_that_awx_gave_no_limit_is_cancelled(awx: AwxStandIn, execute: Execute) -> None:
-    awx.template(TEMPLATE, ask_limit_on_launch=False)
+def test_a_found_job_that_awx_plays_otherwise_is_cancelled(awx: AwxStandIn, execute: Execute) -> None:
+    awx.template(TEMPLATE, ask_job_type_on_launch=False)
     awx.plan = Plan(statuses=LONG)
     awx.faults = [Fault("POST", LAUNCH, lost=True)]
-    ended = execute()
+    ended = execute(Run("r", "disconnect", OPERATIONS, check=True))
     assert ended.status == "error"
-    assert "ask_limit_on_launch" in ended.message
+    assert "ask_job_type_on_launch" in ended.message
     assert awx.jobs[1000]["status"] == "canceled"
 
 

@@ -32,6 +32,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from api_shim.executor import Ended, Progress, Run, Tell
+from api_shim.service import Service
 from api_shim.settings import Settings
 from api_shim.worker import Worker
 from tests.unit.plugins.plugin_utils.registry import conftest as registry_fixtures
@@ -352,6 +353,28 @@ def test_stopped_in_the_middle_nothing_is_lost(executor: Plays) -> None:
     with working(executor):
         until(all_ended(registry, [number, late]))
     assert_all_is_well(registry, executor.controller.fleet)
+
+
+def test_it_says_what_is_wrong_with_it(executor: Plays, monkeypatch: pytest.MonkeyPatch) -> None:
+    with working(executor) as worker:
+        assert worker.problem() is None
+        monkeypatch.setattr("api_shim.worker._STUCK", -1.0)
+        assert worker.problem() == "the worker has done nothing for -1 s"
+        monkeypatch.undo()
+        assert worker.problem() is None
+    assert worker.problem() == "the worker stops"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_whose_loop_has_died_is_not_ready(executor: Plays, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_worker: Worker) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Worker, "_begin_batches", die)
+    service = Service(Settings(), executor.controller.registry, executor=executor)
+    assert service.worker is not None
+    service.worker.start()
+    until(lambda: service.ready() == "the worker has stopped")
 
 
 def test_a_run_that_ends_in_time_is_waited_for(executor: Plays) -> None:

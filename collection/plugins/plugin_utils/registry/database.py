@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
     DBAPIError,
+    DisconnectionError,
     InterfaceError,
     OperationalError,
     TimeoutError,  # noqa: A004
@@ -211,25 +212,25 @@ def parse_url(text: str) -> URL:
 
 def make_engine(url: URL, pooled: bool = False) -> Engine:
     """An engine for either database. Connections are not pooled unless that is asked for: each Ansible worker is a fork
-    of its own. Those to SQLite never are: to open one costs nothing, and an open one would outlive its file."""
+    of its own."""
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {"poolclass": QueuePool, "pool_size": 10, "max_overflow": 20, "pool_timeout": 10}
     if url.get_backend_name() != "sqlite":
-        arguments = {"connect_timeout": 10}
-        if not pooled:
-            return create_engine(url, poolclass=NullPool, connect_args=arguments)
-        return create_engine(
-            url,
-            poolclass=QueuePool,
-            pool_size=10,
-            max_overflow=20,
-            pool_timeout=10,
-            pool_pre_ping=True,
-            connect_args=arguments,
-        )
+        return create_engine(url, **pool, pool_pre_ping=pooled, connect_args={"connect_timeout": 10})
     # SQLite would make an empty database in the place of one that was taken away in the middle of a run.
-    where = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
-    engine = create_engine(
-        url, poolclass=NullPool, creator=lambda: sqlite3.connect(where, uri=True, timeout=BUSY_TIMEOUT)
-    )
+    path = Path(url.database or "").absolute()
+    where = f"{path.as_uri()}?mode=rw"
+
+    def connect() -> _Connection:
+        file = _identity(path)
+        connection = sqlite3.connect(
+            where, BUSY_TIMEOUT, check_same_thread=not pooled, factory=_Connection, uri=True
+        )
+        connection.file = file
+        return connection
+
+    engine = create_engine(url, **pool, creator=connect)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
@@ -237,12 +238,30 @@ def make_engine(url: URL, pooled: bool = False) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
 
+    @event.listens_for(engine, "checkout")
+    def look(connection: _Connection, _record: Any, _proxy: Any) -> None:
+        # What is written to a file that was taken away or replaced is lost, and nobody is told.
+        if pooled and connection.file != _identity(path):
+            raise DisconnectionError
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("registry_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    file: tuple[int, int] | None = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

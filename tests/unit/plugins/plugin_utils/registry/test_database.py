@@ -323,3 +323,39 @@ def test_pooled_connections_are_used_again_and_replaced_when_they_are_lost(
         assert session_id(session) != first
     registry.close()
     other.close()
+
+
+def test_no_pooled_connection_outlives_its_file(sqlite_url: str, key: str) -> None:  # noqa: ARG001
+    opened(sqlite_url).close()
+    registry = database.open_registry(sqlite_url, pooled=True)
+    path = Path(parse_url(sqlite_url).database or "")
+    empty = path.read_bytes()
+
+    def names() -> list[str]:
+        with registry.read() as session:
+            return list(session.scalars(select(Instance.name)))
+
+    an_instance(registry)
+    assert names() == ["alice@example.com"]
+    path.unlink()
+    with pytest.raises(NotUsable, match="unable to open"):
+        an_instance(registry)
+    assert not path.exists()
+    for log in path.parent.glob(f"{path.name}-*"):
+        log.unlink()  # they belong to the file that was taken away
+    path.write_bytes(empty)
+    assert names() == []
+    an_instance(registry)
+    assert names() == ["alice@example.com"]
+    registry.close()
+
+
+def test_a_pooled_connection_is_used_again(sqlite_url: str, key: str) -> None:  # noqa: ARG001
+    opened(sqlite_url).close()
+    registry = database.open_registry(sqlite_url, pooled=True)
+    used = set()
+    for _ in range(3):
+        with registry.read() as session:
+            used.add(id(session.connection().connection.dbapi_connection))
+    assert len(used) == 1
+    registry.close()
