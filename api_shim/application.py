@@ -11,6 +11,7 @@ from api_shim.lifespan import lifespan
 from api_shim.logs import RequestLog
 from api_shim.paths import Spellings
 from api_shim.problems import Unforeseen, add_handlers
+from api_shim.refusals import note_problem
 from api_shim.request_ids import RequestIds
 from api_shim.routes import billing, drift, health, instances, nodes, operations, pages, provision
 from api_shim.service import Service
@@ -30,7 +31,7 @@ def create_app(service: Service) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.service = service
-    add_handlers(app)
+    add_handlers(app, note_problem)
     # Paths are declared in full and without a slash at the end, and no prefix is added here: the log, the metrics and
     # the document name routes by them.
     # They are tried in this order, and of operations callers ask most.

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
-import structlog
 from anyio.to_thread import run_sync
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import AuditEntry
+from api_shim import refusals
 from api_shim.bodies import require_good_body
-from api_shim.key_ring import Caller, Found
+from api_shim.key_ring import Caller
 from api_shim.keys import SCOPES
-from api_shim.problems import LONGEST_SHOWN, Problem, clipped
+from api_shim.problems import Problem
 
 if TYPE_CHECKING:
     from api_shim.service import Service
@@ -31,11 +28,8 @@ _HEADER = APIKeyHeader(
 _BEARER = HTTPBearer(
     scheme_name="Bearer", description="The same key as `Authorization: Bearer …`", auto_error=False
 )
-_LOOKS = frozenset({"GET", "HEAD"})
 # One sentence whatever is wrong: whoever tries keys learns nothing from it.
 _UNKNOWN = "A valid API key is needed, as X-API-Key or as Authorization: Bearer"
-
-log = structlog.stdlib.get_logger("api_shim")
 
 
 @cache
@@ -57,13 +51,13 @@ def caller(*scopes: str) -> Callable[..., Awaitable[Caller]]:
             found = await run_sync(service.keys.look_up, given)
         if found is None or found.state != "active":
             if found is not None:
-                await run_sync(_note_refusal, request, found, 401, f"the key is {found.state}")
+                await refusals.note(request, found.caller, 401, f"the key is {found.state}")
             raise Problem(401, _UNKNOWN, {"WWW-Authenticate": 'Bearer realm="vpnfleet"'})
         request.state.caller = found.caller
         if not _may(found.caller, scopes, request.method):
             wanted = " or ".join(sorted({"ops", *scopes}))
             message = f"The key has no right to do this; the scope {wanted} is needed"
-            await run_sync(_note_refusal, request, found, 403, message)
+            await refusals.note(request, found.caller, 403, message)
             raise Problem(403, message)
         require_good_body(request)
         return found.caller
@@ -74,30 +68,5 @@ def caller(*scopes: str) -> Callable[..., Awaitable[Caller]]:
 def _may(who: Caller, scopes: tuple[str, ...], method: str) -> bool:
     if "ops" in who.scopes:
         return True
-    wanted = {scope for scope in scopes if scope != "read" or method in _LOOKS}
+    wanted = {scope for scope in scopes if scope != "read" or method in refusals.LOOKS}
     return not wanted.isdisjoint(who.scopes)
-
-
-def _note_refusal(request: Request, found: Found, code: int, message: str) -> None:
-    """An audit row for a change that was asked for by a key we know, and refused."""
-    if request.method in _LOOKS:
-        return
-    service: Service = request.app.state.service
-    row = AuditEntry(
-        actor=found.caller.actor,
-        action="api call",
-        subject=f"{request.method} {request.scope['route'].path}",
-        result="refused",
-        details={
-            "code": code,
-            "message": message,
-            "path": clipped(quote(request.scope["path"]), LONGEST_SHOWN),
-            "request_id": request.state.request_id,
-        },
-    )
-    try:
-        with service.registry.write() as session:
-            session.add(row)
-    except RegistryError as error:
-        # It is refused all the same.
-        log.warning("a refused call could not be recorded", reason=str(error))

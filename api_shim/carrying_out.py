@@ -6,7 +6,7 @@ The answer is the call's own: its route says how a result is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio.to_thread
@@ -26,7 +26,7 @@ from api_shim import idempotency
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem, Shape, body_of, shape_of
 from api_shim.service import Service
-from api_shim.waiting import is_answered
+from api_shim.waiting import FINAL, is_answered
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    operation_id: str | None = None  # whose answer it is
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ async def carry_out(
     """Record an operation and answer with its result, or, when it takes long or the caller does not want to wait, with
     202 and where to look for it. An error's status is one of `statuses`, else 500."""
     call = await idempotency.call_of(request, who)
-    recorded = await anyio.to_thread.run_sync(_record, service, who, find, call)
+    recorded = await anyio.to_thread.run_sync(_record, request, service, who, find, call)
     if isinstance(recorded, Answer):
         return _response(request.scope, recorded)
     service.wake()
@@ -78,13 +79,13 @@ async def carry_out(
     )
     if answer is not None:
         return _response(request.scope, answer, headers)
-    where = f"/api/operations/{recorded}"
-    message = f"Accepted; it is carried out, and {where} tells how it goes"
-    return JSONResponse(
-        {"status": "accepted", "message": message, "operation_id": recorded},
-        202,
-        {**headers, "Location": where},
-    )
+    message = f"Accepted; it is carried out, and {_where(recorded)} tells how it goes"
+    accepted = {"status": "accepted", "message": message, "operation_id": recorded}
+    return _response(request.scope, Answer(202, accepted, recorded), headers)
+
+
+def _where(operation_id: str) -> str:
+    return f"/api/operations/{operation_id}"
 
 
 def _result_of(operation: Operation) -> dict[str, Any]:
@@ -131,10 +132,13 @@ def _teller(scope: Scope, tell: Tell, statuses: Container[int]) -> Tell:
 
 def _response(scope: Scope, answer: Answer, headers: Mapping[str, str] | None = None) -> JSONResponse:
     media_type = shape_of(scope["path"]).media_type if answer.status >= 400 else None
-    return JSONResponse(answer.body, answer.status, headers, media_type=media_type)
+    where = {"Location": _where(answer.operation_id)} if answer.operation_id is not None else {}
+    return JSONResponse(answer.body, answer.status, {**(headers or {}), **where}, media_type=media_type)
 
 
-def _record(service: Service, who: Caller, find: Find, call: idempotency.Call | None) -> str | Answer:
+def _record(
+    request: Request, service: Service, who: Caller, find: Find, call: idempotency.Call | None
+) -> str | Answer:
     """The id of the operation; or the answer to a call that was answered before."""
     wanted: Wanted | None = None
 
@@ -154,6 +158,7 @@ def _record(service: Service, who: Caller, find: Find, call: idempotency.Call | 
     except (NotFound, Conflict, Full) as error:
         if wanted is not None and not wanted.check and wanted.kind != "drift":
             _audit(service, who, wanted, error)
+            request.state.audited = True
         raise
 
 
@@ -169,7 +174,7 @@ def _repeated(
     status: int | None, answer: dict[str, Any] | None, number: str | None, session: Session
 ) -> str | Answer:
     if status is not None and answer is not None:
-        return Answer(status, answer)
+        return Answer(status, answer, number)
     operation = session.get(Operation, number) if number is not None else None
     if operation is None:
         raise Problem(410, "What this call asked for has ended, and its result is no longer kept")
@@ -183,8 +188,10 @@ def _answer(service: Service, number: str, call: idempotency.Call | None, tell: 
         operation = session.get_one(Operation, number)
         if not is_answered(operation):
             return None
-        answer = tell(_result_of(operation))
-    if call is not None:
+        answer = replace(tell(_result_of(operation)), operation_id=number)
+        ended = operation.state in FINAL
+    # What is tried again will have another answer.
+    if call is not None and ended:
         service.recorder.write(lambda session: idempotency.keep(session, call, answer.status, answer.body))
     return answer
 

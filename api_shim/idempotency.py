@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,27 @@ def find(session: Session, call: Call) -> IdempotencyKey | None:
     if found is not None and found.request_hash != call.request_hash:
         raise Problem(422, f"{HEADER}: this key was used for another call")
     return found
+
+
+def answered(
+    session: Session, call: Call | None, do: Callable[[], tuple[int, dict[str, Any]]]
+) -> tuple[int, dict[str, Any]]:
+    """Status and body of a call that is done in this transaction: by `do`, unless it was answered before."""
+    known = find(session, call) if call is not None else None
+    if known is not None and known.status is not None and known.answer is not None:
+        return known.status, known.answer
+    status, answer = do()
+    if call is not None:
+        session.add(
+            IdempotencyKey(
+                api_key_id=call.api_key_id,
+                key=call.key,
+                request_hash=call.request_hash,
+                status=status,
+                answer=answer,
+            )
+        )
+    return status, answer
 
 
 def note(session: Session, call: Call, operation_id: str) -> None:

@@ -6,7 +6,7 @@ The shapes of the billing system's and the panel's calls are the seeds'; all oth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -112,16 +112,19 @@ def clipped(text: str, longest: int = LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Turn what routes and the framework raise into answers."""
+def add_handlers(app: FastAPI, note: Callable[[Request, Problem], Awaitable[None]]) -> None:
+    """Turn what routes and the framework raise into answers; what is refused, `note` is told."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> Response:
+        await note(request, error)
         return answer(request.scope, error)
 
     @app.exception_handler(RegistryError)
     async def _registry(request: Request, error: RegistryError) -> Response:
-        return answer(request.scope, of_registry(error))
+        problem = of_registry(error)
+        await note(request, problem)
+        return answer(request.scope, problem)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:

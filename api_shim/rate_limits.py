@@ -80,21 +80,26 @@ class RateLimits:
 
 
 def limited(setting: str, by: tuple[By, ...] = ("key",)) -> Callable[[Request], None]:
-    """A dependency that counts calls and ends those that are too many with 429. `setting` is a field of Settings.
+    """`count` as a dependency. It stands after `caller(…)` in a route's dependencies."""
 
-    It stands after `caller(…)` in a route's dependencies: it counts by the key that was found there.
-    """
+    def depend(request: Request) -> None:
+        count(request, setting, by)
 
-    def count(request: Request) -> None:
-        service: Service = request.app.state.service
-        who = [request.state.caller.key_id if each == "key" else _node(request) for each in by]
-        headers, wait = service.rate_limits.take(setting, who)
-        for name, value in headers.items():
-            add_header(request.scope, name, value)
-        if wait is not None:
-            raise Problem(429, f"Too many calls; try again in {wait} s", {"Retry-After": str(wait)})
+    return depend
 
-    return count
+
+def count(request: Request, setting: str, by: tuple[By, ...] = ("key",)) -> None:
+    """Count a call, by the key that bears it. `setting` is a field of Settings. Raises Problem 429 when it is one too
+    many."""
+    service: Service = request.app.state.service
+    who = [request.state.caller.key_id if each == "key" else _node(request) for each in by]
+    headers, wait = service.rate_limits.take(setting, who)
+    for name, value in headers.items():
+        add_header(request.scope, name, value)
+    if wait is not None:
+        variable = f"VPNFLEET_{setting.upper()}"
+        message = f"Too many calls; try again in {wait} s ({variable} is the limit)"
+        raise Problem(429, message, {"Retry-After": str(wait)})
 
 
 def _node(request: Request) -> str:

@@ -6,6 +6,7 @@ dies, another one takes over. It waits for nothing but runs: what is to be tried
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -48,6 +49,7 @@ class _Active:
     """A batch at work."""
 
     batch: queue.Batch
+    held_since: float  # when the registry was last told, by the monotonic clock
     thread: threading.Thread | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -77,7 +79,7 @@ class Worker:
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._stopping = threading.Event()
-        self._extended = self._cleaned = 0.0
+        self._cleaned = 0.0
         self._turned = time.monotonic()
         # Whether more may be claimed than is at work: the registry went away in the middle.
         self._unsure = False
@@ -98,13 +100,10 @@ class Worker:
         self._stopping.set()
         self._woken.set()
         self._thread.join()
-        deadline = time.monotonic() + patience
-        for active in self._at_work():
-            _join(active, max(0.0, deadline - time.monotonic()))
+        self._wait_for_runs(time.monotonic() + patience)
         for active in self._at_work():
             active.cancelled.set()
-        for active in self._at_work():
-            _join(active, None)
+        self._wait_for_runs(math.inf)
 
     def problem(self) -> str | None:
         """Why it carries nothing out; None when it is at work, or about to be."""
@@ -127,6 +126,7 @@ class Worker:
         while not self._stopping.is_set():
             # Whatever is recorded from here on wakes it again.
             self._woken.clear()
+            began = time.monotonic()
             try:
                 self._begin_batches()
                 self._look_after_batches()
@@ -135,7 +135,10 @@ class Worker:
             except Exception:
                 # The registry may be away; nothing is lost, and the next turn tries again.
                 log.exception("the worker's turn failed")
+                self._give_up_what_is_lost()
                 self._stopping.wait(_POLL)
+            # A turn holds writers up, and takes the longer the more there is to do: they get as long as it took.
+            self._stopping.wait(min(_POLL, time.monotonic() - began))
             self._woken.wait(_POLL)
 
     def _begin_batches(self) -> None:
@@ -143,6 +146,7 @@ class Worker:
         free = self._settings.runs - len(places)
         if free <= 0:
             return
+        began = time.monotonic()
         unsure, self._unsure = self._unsure, True
         with self._registry.write() as session:
             if unsure:
@@ -151,7 +155,7 @@ class Worker:
             batches = queue.claim(session, self._token, self._lease, places, free)
         self._unsure = False
         for batch in batches:
-            active = _Active(batch)
+            active = _Active(batch, began)
             active.thread = threading.Thread(
                 target=self._carry_out, args=(active,), name=f"run of {batch.kind}", daemon=True
             )
@@ -164,10 +168,7 @@ class Worker:
         ids = [number for active in at_work for number in active.batch.ids]
         if not ids:
             return
-        if time.monotonic() - self._extended > self._settings.lease_seconds / 3:
-            with self._registry.write() as session:
-                queue.extend(session, self._lease, ids)
-            self._extended = time.monotonic()
+        self._extend(at_work)
         with self._registry.read() as session:
             unwanted = set(
                 session.scalars(
@@ -179,6 +180,36 @@ class Worker:
         for active in at_work:
             if unwanted.intersection(active.batch.ids):
                 active.cancelled.set()
+
+    def _extend(self, at_work: Sequence[_Active]) -> None:
+        """Tell that what is at work is held, every third of a lease."""
+        moment = time.monotonic()
+        if (
+            at_work
+            and moment - min(active.held_since for active in at_work) > self._settings.lease_seconds / 3
+        ):
+            with self._registry.write() as session:
+                queue.extend(session, self._lease, [each for active in at_work for each in active.batch.ids])
+            for active in at_work:
+                active.held_since = moment
+
+    def _give_up_what_is_lost(self) -> None:
+        """End the runs that nobody could be told of for so long that others may take their operations soon."""
+        latest = time.monotonic() - self._settings.lease_seconds * 2 / 3
+        for active in self._at_work():
+            if active.held_since < latest and not active.cancelled.is_set():
+                log.warning("a run is ended: its lease cannot be extended", playbook=active.batch.kind)
+                active.cancelled.set()
+
+    def _wait_for_runs(self, deadline: float) -> None:
+        """Wait until all runs have ended, or until the deadline; meanwhile they stay this worker's."""
+        while (at_work := self._at_work()) and time.monotonic() < deadline:
+            _join(at_work[0], min(_POLL, max(0.0, deadline - time.monotonic())))
+            try:
+                self._extend(self._at_work())
+            except Exception:
+                log.exception("the runs that are at work could not be told of")
+                self._give_up_what_is_lost()
 
     def _clean(self) -> None:
         """Forget what nobody asks for any more. The audit stays."""

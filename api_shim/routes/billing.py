@@ -16,6 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
+from api_shim.problems import Problem
 from api_shim.routes.parameters import EMAIL, REPEATED, Body, How, Planned, repeatable
 from api_shim.service import TheService
 
@@ -134,6 +135,8 @@ async def transfer(
 
     def find(session: Session) -> Wanted:
         name = check_instance_name(body.email, "email")
+        if body.server_id in ("", 0):
+            raise Problem(400, "Server ID is required", field="server_id")
         node = _node(session, str(body.server_id))
         licensed = select(License.id).where(License.email == name, License.is_active.is_(True))
         if session.scalar(licensed.limit(1)) is None:

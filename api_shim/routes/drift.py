@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
-from api_shim.rate_limits import limited
+from api_shim.rate_limits import count, limited
 from api_shim.routes.nodes import require
 from api_shim.routes.parameters import (
     ACCEPTED,
@@ -102,7 +102,6 @@ async def drift_of_node(node_id: NodeId, request: Request, service: TheService, 
     dependencies=[
         Depends(repeatable),
         Depends(caller("ops")),
-        Depends(limited("rate_limit_reconcile", ("key", "node_id"))),
     ],
 )
 async def reconcile_node(
@@ -117,7 +116,10 @@ async def reconcile_node(
     switches = (body or ReconcileBody()).model_dump()  # type: ignore[call-arg]
 
     def find(session: Session) -> Wanted:
-        return Wanted("reconcile", {"node": require(session, node_id).name, **switches}, how.dry_run)
+        wanted = Wanted("reconcile", {"node": require(session, node_id).name, **switches}, how.dry_run)
+        # Here, where the call is neither refused nor a repeated one. A plan is a look at the node.
+        count(request, "rate_limit_drift_node" if how.dry_run else "rate_limit_reconcile", ("key", "node_id"))
+        return wanted
 
     def tell(result: dict[str, Any]) -> Answer:
         return Answer(200, {"status": True, "message": result["message"], "data": result["data"]})

@@ -43,14 +43,15 @@ class Unready(BaseModel):
     reason: str
 
 
+# These two take no thread: those there are may all wait for a registry that hangs.
 @router.get("/", response_model=Running)
-def root() -> dict[str, str]:
+async def root() -> dict[str, str]:
     """Say that it runs."""
     return {"msg": "VPN API is running"}
 
 
 @router.get("/healthz", response_model=Health)
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Whether the process lives; a restart helps where it does not."""
     return {"status": "ok"}
 

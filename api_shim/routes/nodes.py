@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -26,12 +27,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settin
     SMALLEST_MTU,
 )
 from api_shim.auth import caller
+from api_shim.idempotency import Call, answered, call_of
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
-from api_shim.rate_limits import limited
+from api_shim.rate_limits import count
 from api_shim.reachability import unreachable
 from api_shim.routes.network_patterns import IP4, IP6, NETWORK, POOL, POOL6
-from api_shim.routes.parameters import Body, How, NodeId, Part, uuid_of
+from api_shim.routes.parameters import Body, How, NodeId, Part, repeatable_at_once, uuid_of
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
@@ -39,6 +41,13 @@ router = APIRouter(tags=["nodes"])
 _SSH = 22
 Reader = Annotated[Caller, Depends(caller("read"))]
 Ops = Annotated[Caller, Depends(caller("ops"))]
+
+
+async def _call(request: Request, who: Ops) -> Call | None:
+    return await call_of(request, who)
+
+
+TheCall = Annotated[Call | None, Depends(_call)]
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME = rf"{_LABEL}(?:\.{_LABEL})*"
@@ -259,7 +268,9 @@ def list_nodes(service: TheService, _who: Reader, part: Part) -> Any:
     status_code=201,
     response_model=NodeAnswer,
     response_model_exclude_unset=True,
+    dependencies=[Depends(repeatable_at_once)],
     responses={
+        200: {"model": NodeAnswer, "description": "This is a plan"},
         201: {
             "headers": {
                 "Location": {
@@ -271,16 +282,20 @@ def list_nodes(service: TheService, _who: Reader, part: Part) -> Any:
         409: {"description": "There is a node of this name"},
     },
 )
-def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, response: Response) -> Any:
+def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, call: TheCall) -> Any:
     """Create a node."""
     with service.registry.write(keep=not how.dry_run) as session:
-        changes = _apply(session, who, [node.model_dump(exclude_unset=True)])
-        if [change.action for change in changes] != [registry_nodes.CREATED]:
-            raise Conflict(f"node {node.name} is in the registry already")
-        data = _data(_named(session, node.name))
-    if not how.dry_run:
-        response.headers["Location"] = f"/api/nodes/{data['id']}"
-    return _told("Node created successfully", how.dry_run, data=data)
+
+        def create() -> tuple[int, dict[str, Any]]:
+            changes = _apply(session, who, [node.model_dump(exclude_unset=True)])
+            if [change.action for change in changes] != [registry_nodes.CREATED]:
+                raise Conflict(f"node {node.name} is in the registry already")
+            return 201, _told("Node created successfully", data=_data(_named(session, node.name)))
+
+        status, told = answered(session, call, create)
+    if how.dry_run:
+        return JSONResponse(_plan(told), 200)
+    return JSONResponse(told, status, {"Location": f"/api/nodes/{told['data']['id']}"})
 
 
 @router.get("/api/nodes/{node_id}", response_model=NodeAnswer, response_model_exclude_unset=True)
@@ -294,35 +309,57 @@ def get_node(service: TheService, _who: Reader, node_id: NodeId) -> Any:
     "/api/nodes/{node_id}",
     response_model=NodeAnswer,
     response_model_exclude_unset=True,
-    dependencies=[Depends(caller("ops")), Depends(limited("rate_limit_node_update"))],
+    dependencies=[Depends(repeatable_at_once)],
     responses={409: {"description": "What is on the node contradicts it"}, 429: {"description": ""}},
 )
-def update_node(service: TheService, who: Ops, node_id: NodeId, node: NodeUpdate, how: How) -> Any:
+def update_node(
+    request: Request,
+    service: TheService,
+    who: Ops,
+    node_id: NodeId,
+    node: NodeUpdate,
+    how: How,
+    call: TheCall,
+) -> Any:
     """Change what is said of a node; what is not said stays as it is."""
     with service.registry.write(keep=not how.dry_run) as session:
-        row = require(session, node_id)
-        if node.name not in (None, row.name):
-            # Inventories, AWX and operations that are at work know it by its name.
-            raise Invalid("name", f"a node is not renamed; this one is called {row.name}")
-        _apply(session, who, [{**node.model_dump(exclude_unset=True), "name": row.name}])
-        data = _data(row)
-    return _told("Node updated successfully", how.dry_run, data=data)
+
+        def update() -> tuple[int, dict[str, Any]]:
+            row = require(session, node_id)
+            if node.name not in (None, row.name):
+                # Inventories, AWX and operations that are at work know it by its name.
+                raise Invalid("name", f"a node is not renamed; this one is called {row.name}")
+            _apply(session, who, [{**node.model_dump(exclude_unset=True), "name": row.name}])
+            if not how.dry_run:
+                count(request, "rate_limit_node_update")
+            return 200, _told("Node updated successfully", data=_data(row))
+
+        status, told = answered(session, call, update)
+    return JSONResponse(_plan(told) if how.dry_run else told, status)
 
 
 @router.delete(
     "/api/nodes/{node_id}",
     response_model=RemovedAnswer,
     response_model_exclude_unset=True,
+    dependencies=[Depends(repeatable_at_once)],
     responses={409: {"description": "Something is on the node still"}},
 )
-def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How) -> Any:
+def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How, call: TheCall) -> Any:
     """Take a node out of the registry; nothing may be on it."""
+    name = ""
     with service.registry.write(keep=not how.dry_run) as session:
-        name = require(session, node_id).name
-        _apply(session, who, [{"name": name, "state": "absent"}])
+
+        def delete() -> tuple[int, dict[str, Any]]:
+            nonlocal name
+            name = require(session, node_id).name
+            _apply(session, who, [{"name": name, "state": "absent"}])
+            return 200, _told("Node deleted successfully")
+
+        status, told = answered(session, call, delete)
     if not how.dry_run:
         service.metrics.forget_node(name)
-    return _told("Node deleted successfully", how.dry_run)
+    return JSONResponse(_plan(told) if how.dry_run else told, status)
 
 
 @router.get("/api/nodes/{node_id}/health", response_model=HealthAnswer)
@@ -388,5 +425,10 @@ def _data(node: Node) -> dict[str, Any]:
     }
 
 
-def _told(message: str, dry_run: bool = False, **more: Any) -> dict[str, Any]:
-    return {"status": True, "message": message, **more, **({"dry_run": True} if dry_run else {})}
+def _told(message: str, **more: Any) -> dict[str, Any]:
+    return {"status": True, "message": message, **more}
+
+
+def _plan(told: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a dry run."""
+    return {**told, "message": f"Would be: {told['message']}", "dry_run": True}

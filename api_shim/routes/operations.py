@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, Path
+from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -24,9 +24,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     OperationEvent,
 )
 from api_shim.auth import caller
+from api_shim.idempotency import Call, answered, call_of
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
-from api_shim.routes.parameters import uuid_of
+from api_shim.routes.parameters import Body, How, repeatable_at_once, uuid_of
 from api_shim.service import Service, TheService
 from api_shim.waiting import FINAL
 
@@ -36,6 +37,8 @@ router = APIRouter(tags=["operations"])
 _POLL = 0.5
 _KEEPALIVE = 15.0
 _MOST_AT_ONCE = 500
+#: What a billing key may cancel: what it may ask for.
+BILLING_KINDS = ("disconnect", "transfer", "remove")
 _EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 Reader = Annotated[Caller, Depends(caller("read", "billing"))]
@@ -48,6 +51,17 @@ OperationId = Annotated[
         examples=["0b1c6a3e-52d4-4c3b-9d1f-6f0f6c1c9b52"],
     ),
 ]
+
+
+async def _call(request: Request, who: Changer) -> Call | None:
+    return await call_of(request, who)
+
+
+TheCall = Annotated[Call | None, Depends(_call)]
+
+
+class Nothing(Body):
+    """No fields: there is nothing to say."""
 
 
 class OperationShown(BaseModel):
@@ -84,18 +98,43 @@ async def get_operation(operation_id: OperationId, service: TheService, _who: Re
     "/api/operations/{operation_id}/cancel",
     operation_id="cancel_operation",
     status_code=202,
-    responses={202: {"model": OperationShown}, 409: {}},
+    dependencies=[Depends(repeatable_at_once)],
+    responses={
+        200: {"model": OperationShown, "description": "This is a plan"},
+        202: {"model": OperationShown},
+        409: {},
+        422: {},
+    },
 )
-def cancel_operation(operation_id: OperationId, service: TheService, who: Changer) -> JSONResponse:
+def cancel_operation(
+    operation_id: OperationId,
+    service: TheService,
+    who: Changer,
+    how: How,
+    call: TheCall,
+    _body: Nothing | None = None,
+) -> JSONResponse:
     """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at
     work on are reconciled. 409 when it has ended already."""
-    with service.registry.write() as session:
-        operation = _require(session, operation_id)
-        queue.cancel(session, operation, who.actor)
-        shown = _shown(session, operation)
+    with service.registry.write(keep=not how.dry_run) as session:
+
+        def cancel() -> tuple[int, dict[str, Any]]:
+            operation = _require(session, operation_id)
+            if "ops" not in who.scopes and operation.kind not in BILLING_KINDS:
+                message = (
+                    f"The key has no right to do this; the scope ops is needed to cancel a {operation.kind}"
+                )
+                raise Problem(403, message)
+            queue.cancel(session, operation, who.actor)
+            session.flush()
+            return 202, _shown(session, operation).model_dump(mode="json")
+
+        status, shown = answered(session, call, cancel)
+    if how.dry_run:
+        return JSONResponse(shown, 200)
     service.wake()
     service.waiting.notify()
-    return JSONResponse(shown.model_dump(mode="json"), 202)
+    return JSONResponse(shown, status)
 
 
 @router.get(

@@ -98,21 +98,25 @@ Prefer = Annotated[
 ]
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="a name for this call: the same again is answered as it was",
+        json_schema_extra={"pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+    ),
+]
+
+
 def waiting(prefer: Prefer = None) -> None:
     """Says in the document what every call takes that runs a playbook."""
 
 
-def repeatable(
-    prefer: Prefer = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="a name for this call: the same again is answered as it was",
-            json_schema_extra={"pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-        ),
-    ] = None,
-) -> None:
+def repeatable(prefer: Prefer = None, idempotency_key: IdempotencyKey = None) -> None:
     """The same of one that changes something."""
+
+
+def repeatable_at_once(idempotency_key: IdempotencyKey = None) -> None:
+    """The same of one that changes something, and runs no playbook."""
 
 
 #: What such calls can answer besides their own.

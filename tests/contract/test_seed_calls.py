@@ -193,3 +193,40 @@ def test_drift_and_its_repair(server: Server, fleet: RegistryFleet) -> None:
     assert (status, body["data"]["has_drift"]) == (200, False)
     status, _headers, body = curl("-X", "GET", f"{base}/abc-123-def", *bearer)
     assert (status, body) == (404, {"status": False, "message": "Node not found"})
+
+
+def test_a_node_is_updated(server: Server, fleet: RegistryFleet) -> None:
+    with fleet.read() as session:
+        node = session.query(Node).filter(Node.name == "node3").one()
+        before = {"ip_pool_cidr": node.ip_pool_cidr, "wg_interface": node.wg_interface}
+    overrides = {
+        "override_listen_port": 51821,
+        "override_dns": "8.8.8.8",
+        "override_mtu": 1380,
+        "override_keepalive": 30,
+        "override_endpoint_allowed_ip": "0.0.0.0/0,::/0",
+    }
+    asked = {
+        "name": "node3",
+        "agent_url": "http://node3.example.com:8080",
+        "endpoint": "node3.example.com:51820",
+        **before,
+        "enabled": True,
+        "weight": 100,
+        "max_peers": 100,
+        **overrides,
+    }
+    headers = (
+        *("-H", f"Authorization: Bearer {server.key('ops')}"),
+        *("-H", "Content-Type: application/json"),
+    )
+    put = ("-X", "PUT", f"{server.url}/api/nodes/{node.id}", *headers)
+    status, _headers, body = curl(*put, data=asked)
+    assert (status, body["status"], body["message"]) == (200, True, "Node updated successfully")
+    assert body["data"].items() >= asked.items()
+    assert body["data"].keys() >= {"id", "last_seen", "created_at", "updated_at"}
+    status, _headers, body = curl(*put, data={"override_mtu": 1400, "override_dns": "1.1.1.1"})
+    changed = {**asked, "override_mtu": 1400, "override_dns": "1.1.1.1"}
+    assert body["data"].items() >= changed.items()
+    status, _headers, body = curl(*put, data=dict.fromkeys((*overrides, "agent_url", "max_peers")))
+    assert (status, body["data"]["override_mtu"]) == (200, None)

@@ -65,8 +65,8 @@ class Edge:
             headers["X-API-Key"] = self.keys[key]
         return self.client.request(method, self.path(path), headers=headers, **more)
 
-    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All that is in the registry, but for what says when keys were used."""
+    def rows(self, audit: bool = True) -> dict[str, list[tuple[Any, ...]]]:
+        """All that is in the registry, but for what says when keys were used; with or without the audit."""
         with self.registry.read() as session:
             return {
                 table.name: sorted(
@@ -77,6 +77,7 @@ class Edge:
                     key=repr,
                 )
                 for table in Base.metadata.sorted_tables
+                if audit or table.name != "audit_entry"
             }
 
     def audit(self) -> list[AuditEntry]:

@@ -154,6 +154,36 @@ def test_what_is_accepted_is_recorded_and_nothing_else(edge: Edge) -> None:
         assert (shown["id"], shown["state"], shown["result"]) == (number, "pending", None)
 
 
+def test_who_may_cancel_what_and_how(edge: Edge) -> None:
+    def submitted(kind: str, **asked: Any) -> str:
+        with edge.registry.write() as session:
+            return f"/api/operations/{queue.submit(session, kind, asked, 'api:ops').id}/cancel"
+
+    repair = submitted("reconcile", node=NODE)
+    removal = submitted("remove", instance=INSTANCE)
+    answer = edge.call("POST", repair, "billing")
+    assert answer.status_code == 403
+    assert "to cancel a reconcile" in answer.json()["detail"]
+    assert edge.call("POST", removal, "read").status_code == 403
+    before = edge.rows()
+    planned = edge.call("POST", f"{removal}?dry_run=true", "billing")
+    assert (planned.status_code, planned.json()["state"]) == (200, "canceled")
+    assert edge.call("POST", removal, "billing", json={"why": "x"}).status_code == 400
+    assert edge.call("POST", f"{removal}?dryrun=true", "billing").status_code == 400
+    assert edge.rows() == before
+    again = {"headers": {"Idempotency-Key": "once"}}
+    canceled = edge.call("POST", removal, "billing", **again)
+    assert (canceled.status_code, canceled.json()["state"]) == (202, "canceled")
+    assert edge.call("POST", removal, "billing", **again).json() == canceled.json()
+    assert edge.call("POST", removal, "billing").status_code == 409
+    assert [(one.actor, one.action, one.result) for one in edge.audit()] == [
+        ("api:billing", "api call", "refused"),
+        ("api:read", "api call", "refused"),
+        ("api:billing", "remove", "canceled"),
+        ("api:billing", "api call", "refused"),
+    ]
+
+
 def test_the_stream_of_events_has_the_last_steps_of_the_run(edge: Edge) -> None:
     """They are written a moment after the playbook has written that the operation is done."""
     with edge.registry.write() as session:

@@ -27,7 +27,7 @@ KEY = "c2VjcmV0LWtleS1vZi10aGUtcmVnaXN0cnktMTIzNDU="
 URL = "sqlite:////nowhere/secret-database-1234.db"
 SECRETS = {"VPNFLEET_ENCRYPTION_KEY": KEY, "VPNFLEET_DATABASE_URL": URL}
 #: Seconds within which what is cancelled must be over; a busy machine needs some of them.
-SOON = 20.0
+SOON = 60.0
 
 PLAY = """\
 - name: A test
@@ -222,7 +222,7 @@ def test_nothing_of_a_cancelled_run_is_left_when_it_has_ended(executor: LocalExe
     assert time.monotonic() - began < SOON
     assert ended == [Ended("canceled")]
     assert left == []
-    until(lambda: descendants(server_of(executor)) == [], 5)
+    until(lambda: descendants(server_of(executor)) == [])
     assert runs_in(executor) == []
     assert execute(executor, "publish").status == "successful"
 
@@ -231,7 +231,7 @@ def test_one_that_is_cancelled_before_it_begins(executor: LocalExecutor) -> None
     cancelled = threading.Event()
     cancelled.set()
     assert execute(executor, "sleep", cancelled=cancelled).status == "canceled"
-    until(lambda: descendants(server_of(executor)) == [], 5)
+    until(lambda: descendants(server_of(executor)) == [])
 
 
 def test_one_that_takes_too_long(project: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi import Depends
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ def settings() -> Settings:
         rate_limit_node_update="3/minute",
         rate_limit_drift_node="2/minute",
         rate_limit_drift_all="",
+        rate_limit_reconcile="2/hour",
         wait_seconds=0,
     )
 
@@ -32,8 +35,8 @@ def test_updates_of_nodes_are_limited_by_key(edge: Edge) -> None:
         assert (label, remaining) == ('"node-update"', f"r={left}")
         assert 1 <= int(reset.removeprefix("t=")) <= 60
     before = edge.rows()
-    for path in ("/api/nodes/{node_id}", f"/api/nodes/{NOBODY}", "/api/nodes/x"):
-        answer = edge.call("PUT", path, json={"weight": 9})
+    for weight in (7, 8, 9):
+        answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": weight})
         assert answer.status_code == 429
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
         assert answer.headers["RateLimit"].startswith('"node-update";r=0;t=')
@@ -46,12 +49,29 @@ def test_updates_of_nodes_are_limited_by_key(edge: Edge) -> None:
     assert "RateLimit" not in edge.call("GET", "/api/nodes").headers
 
 
-def test_errors_count_and_tell_what_is_left(edge: Edge) -> None:
-    for left in (2, 1, 0):
-        answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": "x"})
-        assert answer.status_code == 400
+def test_what_is_refused_or_planned_or_repeated_does_not_count(edge: Edge) -> None:
+    for _ in range(5):
+        assert edge.call("PUT", "/api/nodes/{node_id}", json={"weight": "x"}).status_code == 400
+        assert edge.call("PUT", "/api/nodes/{node_id}?dry_run=true", json={"weight": 1}).status_code == 200
+        assert edge.call("PUT", f"/api/nodes/{NOBODY}", json={"weight": 1}).status_code == 404
+        again = {"json": {"weight": 2}, "headers": {"Idempotency-Key": "again"}}
+        assert edge.call("PUT", "/api/nodes/{node_id}", **again).status_code == 200
+    for left in (1, 0):
+        answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": 3})
         assert f"r={left};" in answer.headers["RateLimit"]
-    assert edge.call("PUT", "/api/nodes/{node_id}", json={}).status_code == 429
+
+
+def test_repairs_count_when_they_are_recorded_and_plans_as_looks(edge: Edge) -> None:
+    path = "/api/drift/nodes/{node_id}/reconcile"
+
+    def statuses(times: int, where: str = path, **more: Any) -> list[int]:
+        return [edge.call("POST", where, **more).status_code for _ in range(times)]
+
+    assert statuses(3, json={"unknown": True}) == [400] * 3
+    assert statuses(3, f"/api/drift/nodes/{NOBODY}/reconcile") == [404] * 3
+    assert statuses(3, headers={"Idempotency-Key": "again"}) == [202, 409, 409]
+    assert statuses(3, f"{path}?dry_run=true") == [202, 202, 429]
+    assert statuses(2) == [202, 429]
 
 
 def test_nodes_have_windows_of_their_own_and_made_up_ones_share_one(edge: Edge) -> None:

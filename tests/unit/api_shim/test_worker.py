@@ -149,7 +149,7 @@ def row(registry: Registry, number: str) -> Operation:
         return session.get_one(Operation, number)
 
 
-def until(what: Callable[[], bool], seconds: float = 30) -> None:
+def until(what: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it took too long"
@@ -218,17 +218,17 @@ def test_no_more_runs_at_once_than_allowed(executor: Plays) -> None:
     assert len(executor.runs) == 3
 
 
-def test_what_was_recorded_before_is_carried_out_at_once(executor: Plays) -> None:
+def test_what_was_recorded_before_is_carried_out_at_once(
+    executor: Plays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_shim.worker._POLL", 600.0)  # it looks because it is woken, or not at all
     registry = executor.controller.registry
     first = submit(registry, "provision", instance=ALICE, node=NL)
     with working(executor) as worker:
         until(all_ended(registry, [first]))
-        time.sleep(0.1)
-        began = time.monotonic()
         second = submit(registry, "disconnect", instance=ALICE)
         worker.wake()
         until(all_ended(registry, [second]))
-        assert time.monotonic() - began < 0.9, "it waited for its next look"
     assert_all_is_well(registry, executor.controller.fleet)
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_cannot_be_had_is_tried_again_and_does_not_spin(executor: Pla
             worker.wake()
             time.sleep(0.1)
         assert 1 <= len(executor.runs) <= 2
-        until(lambda: len(executor.runs) == 3, 10)
+        until(lambda: len(executor.runs) == 3)
         waits = row(registry, number)
         assert (waits.state, waits.attempts) == ("pending", 0)
         broken = False
@@ -292,7 +292,7 @@ def test_one_of_a_run_is_canceled_and_the_others_are_done(executor: Plays) -> No
     told = [
         (one.actor, one.result) for one in executor.controller.rows(AuditEntry) if one.operation_id == ids[0]
     ]
-    assert told == [("api:ops", "canceled")]
+    assert told == [("api:ops", "accepted"), ("api:ops", "canceled")]
     assert_all_is_well(registry, executor.controller.fleet)
 
 
@@ -343,7 +343,7 @@ def test_stopped_in_the_middle_nothing_is_lost(executor: Plays) -> None:
         assert begun.wait(30)
         began = time.monotonic()
         worker.stop(0.5)
-        assert 0.4 < time.monotonic() - began < 5
+        assert time.monotonic() - began > 0.4
         assert worker.runs == 0
     waits = row(registry, number)
     assert (waits.state, waits.cancel_requested_by, waits.finished_at) == ("running", None, None)
@@ -375,6 +375,60 @@ def test_one_whose_loop_has_died_is_not_ready(executor: Plays, monkeypatch: pyte
     assert service.worker is not None
     service.worker.start()
     until(lambda: service.ready() == "the worker has stopped")
+
+
+def test_what_is_at_work_stays_its_own_while_it_stops(executor: Plays) -> None:
+    registry, begun = executor.controller.registry, threading.Event()
+    served(executor.controller, ALICE)
+    number = submit(registry, "disconnect", instance=ALICE)
+
+    seen: list[list[queue.Batch]] = []
+
+    def long(_run: Run, _cancelled: threading.Event) -> None:
+        mine = row(registry, number).owner
+        own(ELSEWHERE)  # as another machine sees it: the lease alone tells that it is at work
+        begun.set()
+        time.sleep(8)
+        with registry.write() as session:
+            seen.append(queue.claim(session, process_token(1), timedelta(seconds=60), [], 10))
+        own(mine)
+
+    def own(token: str | None) -> None:
+        with registry.write() as session:
+            session.execute(update(Operation).where(Operation.id == number).values(owner=token))
+
+    executor.instead = long
+    with working(executor, lease_seconds=5) as worker:
+        assert begun.wait(30)
+        worker.stop(60)
+    assert seen == [[]]
+    assert row(registry, number).state == "succeeded"
+
+
+def test_what_nobody_can_be_told_of_is_ended_before_others_take_it(
+    executor: Plays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, begun, lost = executor.controller.registry, threading.Event(), threading.Event()
+    number = submit(registry, "provision", instance=ALICE, node=NL)
+
+    def away(*_: object) -> None:
+        raise NotUsable("away")
+
+    def instead(_run: Run, cancelled: threading.Event) -> Ended | None:
+        if lost.is_set():
+            return None
+        monkeypatch.setattr(queue, "extend", away)
+        begun.set()
+        assert cancelled.wait(60)
+        monkeypatch.undo()
+        lost.set()
+        return Ended("canceled")
+
+    executor.instead = instead
+    with working(executor, lease_seconds=5):
+        assert begun.wait(30)
+        until(all_ended(registry, [number]))
+    assert len(executor.runs) == 2
 
 
 def test_a_run_that_ends_in_time_is_waited_for(executor: Plays) -> None:

@@ -37,6 +37,13 @@ VARIABLE = "VPNFLEET_DATABASE_URL"
 BUSY_TIMEOUT = 30.0  # seconds that a writer waits for the one before
 # Any number: writers of one registry take the same PostgreSQL advisory lock.
 _WRITERS = 0x76706E66
+#: A server that has gone without a word is given up after half a minute.
+_POSTGRESQL = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "tcp_user_timeout": 30_000,
+}
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ def make_engine(url: URL, pooled: bool = False) -> Engine:
     if pooled:
         pool = {"poolclass": QueuePool, "pool_size": 10, "max_overflow": 20, "pool_timeout": 10}
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, **pool, pool_pre_ping=pooled, connect_args={"connect_timeout": 10})
+        return create_engine(url, **pool, pool_pre_ping=pooled, connect_args=_POSTGRESQL)
     # SQLite would make an empty database in the place of one that was taken away in the middle of a run.
     path = Path(url.database or "").absolute()
     where = f"{path.as_uri()}?mode=rw"

@@ -24,7 +24,10 @@ _LONGEST_WAIT = timedelta(minutes=10)
 
 
 def end(session: Session, operation: Operation, ended: Result, actor: str) -> dict[str, Any]:
-    """Give an operation its result and its audit row. What is still to be done keeps what it needs for that."""
+    """Give an operation its result and its audit row. What is still to be done keeps what it needs for that, and is not
+    audited again while each try ends alike."""
+    before = operation.result or {}
+    alike = before.get("pending") and before.get("message") == ended.message
     operation.result = {
         "operation_id": operation.id,
         "operation": operation.kind,
@@ -46,7 +49,8 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
     else:
         operation.finished_at = None
         operation.not_before = now() + retry_after(operation.attempts)
-    _audit(session, operation, ended.status, actor, {"message": ended.message, "code": ended.code})
+    if ended.state != "pending" or not alike:
+        audit(session, operation, ended.status, actor, {"message": ended.message, "code": ended.code})
     session.flush()
     return operation.result
 
@@ -64,7 +68,7 @@ def cancel(session: Session, operation: Operation, why: str, actor: str) -> None
     operation.finished_at = now()
     operation.owner = operation.lease_until = None
     _forget_secrets(operation)
-    _audit(session, operation, "canceled", actor, {"message": why})
+    audit(session, operation, "canceled", actor, {"message": why})
 
 
 def refuse(session: Session, kind: str, subjects: Sequence[str], message: str, code: int, actor: str) -> None:
@@ -94,11 +98,19 @@ def _forget_secrets(operation: Operation) -> None:
         }
 
 
-def _audit(session: Session, operation: Operation, result: str, actor: str, details: dict[str, Any]) -> None:
+def audit(
+    session: Session,
+    operation: Operation,
+    result: str,
+    actor: str,
+    details: dict[str, Any],
+    action: str | None = None,
+) -> None:
+    """Note what becomes of an operation, and by whom; `action` is its kind unless it is said."""
     session.add(
         AuditEntry(
             actor=actor,
-            action=operation.kind,
+            action=action or operation.kind,
             subject=operation.instance_name or operation.request.get("node") or "",
             result=result,
             operation_id=operation.id,

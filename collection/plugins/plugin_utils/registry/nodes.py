@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import shown
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import owner
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import endings, owner
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import new_ip6_pool
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -180,6 +180,7 @@ def _apply(session: Session, node: Node | None, wanted: _Wanted) -> Change | Non
     before = described(node)
     if not wanted.present:
         _require_nothing_on(session, node)
+        _cancel_what_waits_for(session, node)
         session.delete(node)
         return Change(node.name, REMOVED, before, None)
     changed = {name: value for name, value in wanted.fields.items() if value != before[name]}
@@ -224,6 +225,15 @@ def _require_nothing_on(session: Session, node: Node) -> None:
             raise Conflict(
                 f"node {node.name} cannot be removed: {operation.kind} {operation.id} is at work on it; try again later"
             )
+
+
+def _cancel_what_waits_for(session: Session, node: Node) -> None:
+    """There will be nothing to reconcile."""
+    waiting = select(Operation).where(
+        Operation.node_id == node.id, Operation.state.in_(("pending", "running"))
+    )
+    for operation in session.scalars(waiting):
+        endings.cancel(session, operation, f"node {node.name} was removed", operation.requested_by)
 
 
 def _require_inside(session: Session, node: Node, field: str, pool: str, column: Any) -> None:

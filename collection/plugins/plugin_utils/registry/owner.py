@@ -14,11 +14,9 @@ import os
 import signal
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
-    Operation,
-    now,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import now
 
 #: Seconds; whoever starts a run and goes on telling that it is alive sets less.
 VARIABLE = "VPNFLEET_LEASE_SECONDS"
@@ -43,7 +41,19 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def is_alive(operation: Operation) -> bool:
+class Held(Protocol):
+    """What has an owner: an operation, or a row of its columns."""
+
+    @property
+    def owner(self) -> str | None:
+        """Its token."""
+
+    @property
+    def lease_until(self) -> datetime | None:
+        """Until when it is believed, if nobody can ask it."""
+
+
+def is_alive(operation: Held) -> bool:
     """Whether the run that holds the operation is still at work."""
     try:
         owner = json.loads(operation.owner or "{}")

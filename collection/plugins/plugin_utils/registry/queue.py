@@ -11,8 +11,8 @@
 Operations on an instance keep their order. What had its try and is to be tried again holds up nothing: a later one
 supersedes it.
 
-A row with neither instance nor node is a look: it asks for what a run publishes (check mode, or the drift of nodes) and
-changes nothing. No run takes it up; whoever submitted it has it run, and ends it.
+A look asks for what a run publishes (check mode, or the drift of nodes) and changes nothing; its row has neither
+instance nor node. No run takes it up; whoever submitted it has it run, and ends it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
@@ -125,7 +125,12 @@ def submit(
 
 def is_look(operation: Operation) -> bool:
     """Whether it changes nothing, neither in the registry nor on nodes."""
-    return operation.instance_name is None and operation.node_id is None
+    return _is_look(operation.kind, operation.node_id, operation.request.get("check"))
+
+
+def _is_look(kind: str, node_id: str | None, check: Any) -> bool:
+    # What is recorded of each node that such a look looks at has the node.
+    return bool(check) or (kind == "drift" and node_id is None)
 
 
 def requested(session: Session, kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -179,17 +184,17 @@ def begin(session: Session, recorded: Sequence[Operation], run: operations.Run) 
 def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any], most: int) -> list[Batch]:
     """Up to so many batches whose turn it is, none of the `places` where one is at work. They are the worker's until
     its lease runs out, or until its process is no more."""
-    batches: dict[tuple[str, str | None], list[Operation]] = {}
-    for operation in _whose_turn_it_is(session):
-        place = _place(session, operation)
-        if place not in batches and (place in places or len(batches) >= most):
+    chosen: dict[tuple[str, str | None], list[str]] = {}
+    for number, place in _whose_turn_it_is(session):
+        if place not in chosen and (place in places or len(chosen) >= most):
             continue
-        together = batches.setdefault(place, [])
+        together = chosen.setdefault(place, [])
         if len(together) < MOST_TOGETHER:
-            together.append(operation)
+            together.append(number)
     moment = now()
-    for together in batches.values():
-        for operation in together:
+    batches = {place: _rows(session, numbers) for place, numbers in chosen.items()}
+    for rows_of_place in batches.values():
+        for operation in rows_of_place:
             if operation.state == "pending":
                 operation.owner, operation.lease_until = worker, moment + lease
             else:
@@ -281,6 +286,9 @@ def cancel(session: Session, operation: Operation, actor: str) -> None:
     held = operation.owner is not None and owner.is_alive(operation)
     if held:
         operation.cancel_requested_by = actor
+        endings.audit(
+            session, operation, "accepted", actor, {"message": "whoever is at work on it ends it"}, "cancel"
+        )
     else:
         # Whoever had begun it is no more, or will not try it again: nobody else brings its nodes in order.
         reconcile(session, end_canceled(session, operation, actor), actor)
@@ -312,45 +320,66 @@ def tell(session: Session, ids: Iterable[str], event: str, data: dict[str, Any])
     session.add_all(OperationEvent(operation_id=number, event=event, data=data) for number in ids)
 
 
-def _whose_turn_it_is(session: Session) -> list[Operation]:
+def _whose_turn_it_is(session: Session) -> list[tuple[str, tuple[str, str | None]]]:
+    """The ids of those whose turn it is, and the place of each, in their order.
+
+    It holds all other writers up: one query, of no more columns than it takes, however many wait.
+    """
     moment = now()
-    waiting = session.scalars(
-        select(Operation)
-        .where(Operation.state.in_(UNFINISHED))
+    # Tried, and not to be tried again yet: it is in nobody's way. There may be many of them, of a node that is dead.
+    resting = and_(
+        Operation.state == "pending",
+        Operation.owner.is_(None),
+        Operation.attempts > 0,
+        Operation.not_before > moment,
+    )
+    waiting = session.execute(
+        select(
+            Operation.id,
+            Operation.kind,
+            Operation.state,
+            Operation.instance_name,
+            Operation.node_id,
+            Operation.request["node"].as_string().label("wanted_node"),
+            Operation.request["check"].as_boolean().label("check"),
+            Operation.owner,
+            Operation.lease_until,
+            Operation.not_before,
+            Operation.attempts,
+            Node.name.label("node"),
+        )
+        .outerjoin(Instance, Instance.name == Operation.instance_name)
+        .outerjoin(Node, Node.id == func.coalesce(Operation.node_id, Instance.node_id))
+        .where(Operation.state.in_(UNFINISHED), or_(not_(resting), Operation.not_before.is_(None)))
         .order_by(Operation.created_at, Operation.id)
         .limit(_MOST_LOOKED_AT)
-        .options(defer(Operation.result))
     )
-    found: list[Operation] = []
+    found: list[tuple[str, tuple[str, str | None]]] = []
     occupied: set[str] = set()
-    for operation in waiting:
-        if operation.kind == "drift" and not is_look(operation):
+    for row in waiting:
+        look = _is_look(row.kind, row.node_id, row.check)
+        if row.kind == "drift" and not look:
             continue  # a part of a look; nobody waits for it once its run is dead
-        subject = operation.instance_name or operation.node_id or operation.id
-        if operation.owner is not None and owner.is_alive(operation):
+        subject = row.instance_name or row.node_id or row.id
+        if row.owner is not None and owner.is_alive(row):
             occupied.add(subject)
             continue
-        if operation.not_before is not None and operation.not_before > moment:
-            if operation.attempts == 0 or operation.state == "running":
+        if row.not_before is not None and row.not_before > moment:
+            if row.attempts == 0 or row.state == "running":
                 occupied.add(subject)
             continue
         if subject not in occupied:
             occupied.add(subject)
-            found.append(operation)
+            node = row.node if row.node_id is not None else row.wanted_node or row.node
+            found.append((row.id, (row.kind, row.id if look else node)))
     return found
 
 
-def _place(session: Session, operation: Operation) -> tuple[str, str | None]:
-    if is_look(operation):
-        return operation.kind, operation.id
-    node_id = operation.node_id
-    if node_id is None:
-        name = operation.request.get("node")
-        if name is not None:
-            return operation.kind, str(name)
-        node_id = session.scalar(select(Instance.node_id).where(Instance.name == operation.instance_name))
-    node = session.get(Node, node_id) if node_id is not None else None
-    return operation.kind, node.name if node is not None else None
+def _rows(session: Session, numbers: Sequence[str]) -> list[Operation]:
+    found = session.scalars(
+        select(Operation).where(Operation.id.in_(numbers)).options(defer(Operation.result))
+    )
+    return sorted(found, key=lambda operation: numbers.index(operation.id))
 
 
 def request_of(operation: Operation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import operations, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
@@ -27,13 +27,14 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     new_id,
     now,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import apply_nodes
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from tests.unit.plugins.plugin_utils.registry.consistency import (
     assert_all_is_well,
     left_to_do,
     problems,
 )
-from tests.unit.plugins.plugin_utils.registry.rows import any_key
+from tests.unit.plugins.plugin_utils.registry.rows import add_node, any_key
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
@@ -260,7 +261,47 @@ def test_a_retry_has_its_turn_when_its_time_has_come(served: Controller) -> None
         assert found.not_before is not None
         seconds = (found.not_before - now()).total_seconds()
         assert 10 * 2 ** (attempts - 1) - 5 < seconds <= 10 * 2 ** (attempts - 1)
-    assert len(audited(served, number)) == 3
+    # Each try has ended alike: that is told once.
+    assert audited(served, number) == [("api:billing", "error")]
+
+
+def test_what_waits_for_a_dead_node_is_in_nobodys_way(
+    served: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_MOST_LOOKED_AT", 5)
+    for number in range(20):
+        waits = submit(served, "remove", instance=f"x{number}@example.com")
+        change(served, waits, attempts=3, not_before=now() + timedelta(minutes=9))
+    fresh = submit(served, "disconnect", instance=ALICE)
+    assert taken(claim(served)) == [("disconnect", NL, (fresh,))]
+
+
+def test_a_claim_asks_little_however_many_wait(served: Controller) -> None:
+    for number in range(50):
+        submit(served, "remove", instance=f"x{number}@example.com")
+    submit(served, "disconnect", instance=ALICE)
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(served.registry.engine, "before_cursor_execute", note)
+    assert len(claim(served)) == 2
+    reads = [statement for statement in asked if statement.startswith("SELECT operation")]
+    assert len(reads) == 3
+
+
+def test_a_reconcile_of_a_removed_node_is_no_look(served: Controller) -> None:
+    with served.registry.write() as session:
+        add_node(session, "old.example.com")
+    number = submit(served, "reconcile", node="old.example.com")
+    with served.registry.write() as session:
+        apply_nodes(session, [{"name": "old.example.com", "state": "absent"}])
+    found = row(served, number)
+    assert (found.state, found.node_id) == ("canceled", None)
+    assert found.error == "node old.example.com was removed"
+    assert not queue.is_look(found)
+    assert claim(served) == []
 
 
 def test_places_in_use_are_left_alone(served: Controller) -> None:
@@ -656,7 +697,7 @@ def test_whoever_is_at_work_is_asked_to_stop(served: Controller, state: str) -> 
     cancel(served, number)
     found = row(served, number)
     assert (found.state, found.cancel_requested_by, found.owner) == (state, "api:ops", WORKER)
-    assert audited(served, number) == []
+    assert audited(served, number) == [("api:ops", "accepted")]
 
 
 def test_what_has_ended_is_not_canceled(served: Controller) -> None:
