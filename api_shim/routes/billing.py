@@ -45,7 +45,10 @@ class TransferBody(Body):
     email: str = _EMAIL
     server_id: str | int = Field(
         description="the node: its id, its name or its dns_name",
-        json_schema_extra={"examples": ["nl1.example.com"]},
+        json_schema_extra={
+            "anyOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}],
+            "examples": ["nl1.example.com"],
+        },
     )
 
 

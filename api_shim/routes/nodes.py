@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import nodes as registry_nodes
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
@@ -280,6 +280,7 @@ def list_nodes(service: TheService, _who: Reader, part: Part) -> Any:
             }
         },
         409: {"description": "There is a node of this name"},
+        422: {},
     },
 )
 def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, call: TheCall) -> Any:
@@ -310,7 +311,7 @@ def get_node(service: TheService, _who: Reader, node_id: NodeId) -> Any:
     response_model=NodeAnswer,
     response_model_exclude_unset=True,
     dependencies=[Depends(repeatable_at_once)],
-    responses={409: {"description": "What is on the node contradicts it"}, 429: {"description": ""}},
+    responses={409: {"description": "What is on the node contradicts it"}, 422: {}, 429: {}},
 )
 def update_node(
     request: Request,
@@ -328,7 +329,7 @@ def update_node(
             row = require(session, node_id)
             if node.name not in (None, row.name):
                 # Inventories, AWX and operations that are at work know it by its name.
-                raise Invalid("name", f"a node is not renamed; this one is called {row.name}")
+                raise Conflict(f"a node is not renamed; this one is called {row.name}")
             _apply(session, who, [{**node.model_dump(exclude_unset=True), "name": row.name}])
             if not how.dry_run:
                 count(request, "rate_limit_node_update")
@@ -343,7 +344,7 @@ def update_node(
     response_model=RemovedAnswer,
     response_model_exclude_unset=True,
     dependencies=[Depends(repeatable_at_once)],
-    responses={409: {"description": "Something is on the node still"}},
+    responses={409: {"description": "Something is on the node still"}, 422: {}},
 )
 def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How, call: TheCall) -> Any:
     """Take a node out of the registry; nothing may be on it."""

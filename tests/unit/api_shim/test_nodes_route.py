@@ -154,7 +154,7 @@ def test_the_registrys_rules_hold(edge: Edge) -> None:
     assert INSTANCE in answer.json()["message"]
     assert edge.call("PUT", "/api/nodes/{node_id}", json={"ip_pool_cidr": "10.99.0.0/16"}).status_code == 409
     answer = edge.call("PUT", "/api/nodes/{node_id}", json={"name": "other.example.com", "weight": 1})
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert "not renamed" in answer.json()["message"]
     assert edge.rows(audit=False) == before
 
