@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -31,7 +31,7 @@ from api_shim.problems import Problem
 from api_shim.rate_limits import limited
 from api_shim.reachability import unreachable
 from api_shim.routes.network_patterns import IP4, IP6, NETWORK, POOL, POOL6
-from api_shim.routes.parameters import Body, How, NodeId, Part, uuid_of
+from api_shim.routes.parameters import Body, How, NodeId, Part, Switches, boolean, uuid_of
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
@@ -218,6 +218,16 @@ class RemovedAnswer(Answer):
     dry_run: Literal[True] | None = Field(None, description="nothing was changed")
 
 
+class Removal(Switches):
+    """How a node is to be taken out."""
+
+    lost: Annotated[bool, BeforeValidator(boolean)] = Field(
+        False,
+        description="the machine is no more: forget what was still to be taken down on it. Instances on it have to be "
+        "transferred or removed before",
+    )
+
+
 class NodeHealth(BaseModel):
     """Whether a node answers, and what is on it."""
 
@@ -315,11 +325,11 @@ def update_node(service: TheService, who: Ops, node_id: NodeId, node: NodeUpdate
     response_model_exclude_unset=True,
     responses={409: {"description": "Something is on the node still"}},
 )
-def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How) -> Any:
+def delete_node(service: TheService, who: Ops, node_id: NodeId, how: Annotated[Removal, Query()]) -> Any:
     """Take a node out of the registry; nothing may be on it."""
     with service.registry.write(keep=not how.dry_run) as session:
         name = require(session, node_id).name
-        _apply(session, who, [{"name": name, "state": "absent"}])
+        _apply(session, who, [{"name": name, "state": "absent", "lost": how.lost}])
     if not how.dry_run:
         service.metrics.forget_node(name)
     return _told("Node deleted successfully", how.dry_run)

@@ -12,7 +12,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
 
-def _boolean(value: Any) -> Any:
+def boolean(value: Any) -> Any:
     """Without yes, on and 1."""
     if value in ("true", "false", True, False):
         return value
@@ -87,7 +87,7 @@ class Switches(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: Annotated[bool, BeforeValidator(_boolean)] = Field(
+    dry_run: Annotated[bool, BeforeValidator(boolean)] = Field(
         False, description="answer as if it were done, and change nothing"
     )
 
