@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -58,6 +58,14 @@ class RemoveBody(Body):
     """As the billing system wraps it."""
 
     body: RemoveInstance
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, given: Any) -> Any:
+        """Who leaves the wrapper out has to be told more than that a field is missing."""
+        if isinstance(given, dict) and not isinstance(given.get("body"), dict):
+            raise ValueError('is to be {"body": {"instance": "user@example.com"}}')
+        return given
 
 
 class Disconnected(Planned):
