@@ -84,7 +84,13 @@ async def get_operation(operation_id: OperationId, service: TheService, _who: Re
     "/api/operations/{operation_id}/cancel",
     operation_id="cancel_operation",
     status_code=202,
-    responses={202: {"model": OperationShown}, 409: {}},
+    responses={
+        202: {
+            "model": OperationShown,
+            "description": "It is canceled, or ends as soon as its processes have",
+        },
+        409: {"description": "It has ended already"},
+    },
 )
 def cancel_operation(operation_id: OperationId, service: TheService, who: Changer) -> JSONResponse:
     """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at

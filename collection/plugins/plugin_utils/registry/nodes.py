@@ -44,8 +44,16 @@ CREATED, UPDATED, REMOVED = "created", "updated", "removed"
 # What goes into a command line of ssh or a shell on the node holds no character that means anything there.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+-]+)+")
-# It becomes a group's name, and a page shows it.
-_COUNTRY = re.compile(r"\w(?:[\w .,'()-]*[\w.)])?")
+# It becomes a group's name, and a page shows it. Letters are those of Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic,
+# Georgian, kana, Han and Hangul, spelled out: what \w is differs between the languages that read this pattern.
+_LETTERS = (
+    "A-Za-z0-9_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
+    "\u048a-\u052f\u0531-\u0556\u0561-\u0587\u05d0-\u05ea\u0620-\u064a\u10d0-\u10fa\u1e00-\u1eff\u3041-\u3096"
+    "\u30a1-\u30fa\u30fc\u4e00-\u9fff\uac00-\ud7a3"
+)
+#: A country's name or code.
+COUNTRY = rf"[{_LETTERS}](?:[{_LETTERS} .,'()-]*[{_LETTERS}.)])?"
+_COUNTRY = re.compile(COUNTRY)
 _PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
 _URL = re.compile(r"https?://(?P<place>[^/]+)(?:/[A-Za-z0-9._~/-]*)?")
 _MOST_NAMED = 5  # instances in a message
