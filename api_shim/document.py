@@ -132,7 +132,7 @@ def _scopes(app: FastAPI) -> dict[tuple[str, str], tuple[str, ...]]:
     for context in iter_route_contexts(app.routes):
         route = context.original_route
         if isinstance(route, APIRoute) and context.path_format is not None:
-            for method in route.methods:
+            for method in route.methods or ():
                 found[method.lower(), context.path_format] = _wanted(route.dependant)
     return found
 
