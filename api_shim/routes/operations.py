@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -54,18 +54,18 @@ class OperationShown(BaseModel):
     """An operation. `result` is there once it was tried; `pending` with a result means that it is tried again."""
 
     id: str
-    kind: str
+    kind: str = Field(examples=["disconnect"])
     state: Literal["pending", "running", "succeeded", "failed", "canceled"]
     instance: str | None
-    node: str | None
-    attempts: int
-    requested_by: str
+    node: str | None = Field(description="of reconcile, the drift of one node, and transfer (the target)")
+    attempts: int = Field(description="how often it was tried")
+    requested_by: str = Field(examples=["api:billing-1"])
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    not_before: datetime | None
+    not_before: datetime | None = Field(description="when it is tried next")
     error: str | None
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(description="of the last try: status, code, message and more")
 
 
 @router.get("/api/operations/{operation_id}", operation_id="get_operation")
@@ -93,8 +93,8 @@ async def get_operation(operation_id: OperationId, service: TheService, _who: Re
     },
 )
 def cancel_operation(operation_id: OperationId, service: TheService, who: Changer) -> JSONResponse:
-    """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at
-    work on are reconciled. 409 when it has ended already."""
+    """End an operation before it is done. One that has not begun leaves no trace. One at work is ended with all its
+    processes; what it has put into the registry stays, and is completed by a reconcile of its nodes."""
     with service.registry.write() as session:
         operation = _require(session, operation_id)
         queue.cancel(session, operation, who.actor)
