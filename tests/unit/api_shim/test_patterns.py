@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
@@ -38,6 +38,8 @@ for _name, _pattern in (
     assert _schema["pattern"] == _pattern
     RULES[_name] = (_pattern, FIELDS[_name], _schema["anyOf"][0]["maxLength"])
 
+# A slow machine is no bug.
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 LABELS = st.sampled_from(
     ["a", "A-b", "1", "255", "10", "0", "all", "LO", "x" * 63, "y" * 64, "-a", "a-", "", "com", "1a", "é"]
 )
@@ -92,6 +94,7 @@ def takes(check: Callable[[Any, str], Any], text: str) -> bool:
 def test_what_is_taken_is_matched(field: str) -> None:
     pattern, check, longest = RULES[field]
 
+    @settings(**UNHURRIED)
     @given(TEXTS)
     def agree(text: str) -> None:
         assume(len(text) <= longest)
@@ -104,6 +107,7 @@ def test_what_is_taken_is_matched(field: str) -> None:
 def test_what_is_matched_is_taken(field: str) -> None:
     pattern, check, longest = RULES[field]
 
+    @settings(**UNHURRIED)
     @given(st.from_regex(pattern, fullmatch=True))
     def agree(text: str) -> None:
         assume(len(text) <= longest)
