@@ -62,6 +62,8 @@ def caller(*scopes: str) -> Callable[..., Awaitable[Caller]]:
         require_good_body(request)
         return found.caller
 
+    # For the document.
+    authenticate.scopes = tuple(sorted({"ops", *scopes}))  # type: ignore[attr-defined]
     return authenticate
 
 

@@ -6,10 +6,13 @@ the layers around it are filled in here.
 
 from __future__ import annotations
 
+from http.client import responses as phrases
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from api_shim.problems import Shape, shape_of
 
@@ -20,12 +23,12 @@ _DESCRIPTIONS = {
     "400": "The request is wrong; the message names the field and the reason",
     "401": "No key, or one that is unknown, expired or revoked",
     "403": "The key's scopes do not cover this call",
-    "404": "There is no such thing",
+    "404": "There is nothing of this name or id",
     "405": "A method that this path does not have",
     "408": "The body did not come in time",
     "413": "The body is longer than 1 MiB",
-    "410": "The call was made before, and its result is no longer kept",
-    "422": "The Idempotency-Key was another call's",
+    "410": "The call with this Idempotency-Key has ended, and its result is no longer kept",
+    "422": "The Idempotency-Key was used for another call",
     "429": "Too many calls",
     "500": "Something went wrong here; the log has more under the request's id",
     "503": "The registry cannot be used at the moment",
@@ -43,6 +46,10 @@ _LIMIT_HEADERS = {
         "description": 'Calls `r` left for `t` seconds, such as `"drift-node";r=9;t=60`',
         "schema": {"type": "string"},
     },
+}
+_LOCATION = {
+    "description": "The call's operation: /api/operations/{operation_id}. Not where none was recorded",
+    "schema": {"type": "string"},
 }
 _RETRY = {"description": "Seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
 _MESSAGE = {"type": "string", "examples": ["Node not found"]}
@@ -108,18 +115,43 @@ def build(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas.update(dict(_SCHEMAS.values()))
+    scopes = _scopes(app)
     paths = {}
     for path, operations in document["paths"].items():
         for method in _METHODS:
             if method in operations:
-                _complete(path, operations[method])
+                _complete(path, operations[method], scopes.get((method, path), ()))
         paths[f"{path}/" if path in _WITH_SLASH else path] = operations
     document["paths"] = paths
     return document
 
 
-def _complete(path: str, operation: dict[str, Any]) -> None:
+def _scopes(app: FastAPI) -> dict[tuple[str, str], tuple[str, ...]]:
+    """By method and path, the scopes of keys that may make a call."""
+    found = {}
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and context.path_format is not None:
+            for method in route.methods or ():
+                found[method.lower(), context.path_format] = _wanted(route.dependant)
+    return found
+
+
+def _wanted(dependant: Dependant) -> tuple[str, ...]:
+    for each in dependant.dependencies:
+        scopes: tuple[str, ...] = getattr(each.call, "scopes", ())
+        if scopes:
+            return scopes
+    return ()
+
+
+def _complete(path: str, operation: dict[str, Any], scopes: tuple[str, ...]) -> None:
     responses = operation["responses"]
+    if scopes:
+        operation["x-scopes"] = list(scopes)
+        told = " or ".join(f"`{scope}`" for scope in scopes)
+        operation["description"] = f"{operation.get('description', '')}\n\nScope of the key: {told}.".strip()
+    runs = "202" in responses and "Location" in responses["202"].get("headers", {})
     if responses.get("422", {}).get("description") == "Validation Error":
         del responses["422"]  # the framework's; ours is 400
     for status in _errors(path, operation):
@@ -130,8 +162,13 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         headers = {"X-Request-ID": _ID}
         if "429" in responses and status in ("200", "201", "202", "429"):
             headers |= _LIMIT_HEADERS
+        if runs and status in ("200", "201", "207", "400", "404", "409", "500"):
+            headers["Location"] = _LOCATION
+        if response.get("description") == "Successful Response":
+            response["description"] = "Done"
         if status >= "400":
-            if not response.get("description"):
+            # Where a route says nothing, the framework says the status' name.
+            if response.get("description") in (None, "", phrases.get(int(status))):
                 response["description"] = _DESCRIPTIONS.get(status, "Error")
             # A route may have a body of its own for an error.
             response.setdefault("content", content)

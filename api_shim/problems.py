@@ -29,6 +29,7 @@ METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 LONGEST_SHOWN = 100  # characters of what came from outside, in a message
 _LONGEST_MESSAGE = 500
 _PROBLEM = "application/problem+json"
+_UNKNOWN_FIELD = "extra_forbidden"
 _INTERNAL = "Internal server error"
 _AWAY = "The registry cannot be used at the moment; try again later"
 
@@ -152,18 +153,36 @@ def of_registry(error: RegistryError) -> Problem:
 
 
 def of_validation(error: RequestValidationError) -> Problem:
-    """What is wrong with a request's parameters or body: the first field and why."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
+    """What is wrong with a request's parameters or body: the first field and why. Where one is missing and another one
+    is not known, it may be misspelled: both are named."""
+    errors = error.errors()
+    first = errors[0]
+    field = _place(first)
+    message = f"{field}: {_reason(first)}"
+    if first["type"] == "missing":
+        beside = [
+            each
+            for each in errors
+            if each["type"] == _UNKNOWN_FIELD and each["loc"][:-1] == first["loc"][:-1]
+        ]
+        message = "; ".join([message, *(f"{_place(each)}: {_reason(each)}" for each in beside[:1])])
+    return Problem(400, message, field=field)
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    where = [str(part) for part in error["loc"]]
     # The framework's word for the body itself is no field; what is missing is then the body.
-    field = clipped(".".join(where[1:] or where))
-    if first["type"] == "extra_forbidden":
-        reason = "is no field of this call"
-    elif first["type"] == "missing":
-        reason = "is needed"
-    else:
-        reason = clipped(str(first["msg"]), 200)
-    return Problem(400, f"{field}: {reason}", field=field)
+    return clipped(".".join(where[1:] or where))
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == _UNKNOWN_FIELD:
+        return "is no field of this call"
+    if error["type"] == "missing":
+        return "is needed"
+    # A check of ours; `msg` has the name of its exception in front.
+    own = error.get("ctx", {}).get("error") if error["type"] == "value_error" else None
+    return clipped(str(own or error["msg"]), 200)
 
 
 def _wrong_method(request: Request) -> Problem:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,10 @@ router = APIRouter(tags=["billing"], dependencies=[Depends(repeatable)])
 Billing = Annotated[Caller, Depends(caller("billing"))]
 #: These calls' status codes are fixed: what is neither the caller's mistake nor missing is 500.
 _STATUSES = (400, 404)
+_FAILED = (
+    "The node is away: recorded, and tried again by itself, see `Location`; or the operation was canceled. Do not give "
+    "up on it: whoever is to be disconnected will be"
+)
 _EMAIL = Field(
     min_length=3,
     max_length=254,
@@ -62,6 +66,14 @@ class RemoveBody(Body):
     """As the billing system wraps it."""
 
     body: RemoveInstance
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, given: Any) -> Any:
+        """Who leaves the wrapper out has to be told more than that a field is missing."""
+        if isinstance(given, dict) and not isinstance(given.get("body"), dict):
+            raise ValueError('is to be {"body": {"instance": "user@example.com"}}')
+        return given
 
 
 class Disconnected(Planned):
@@ -107,7 +119,12 @@ class Removed(Planned):
 @router.post(
     "/api/disconnect_instance",
     operation_id="disconnect_instance",
-    responses={**REPEATED, 200: {"model": Disconnected}},
+    responses={
+        **REPEATED,
+        200: {"model": Disconnected, "description": "It is down, or was already"},
+        404: {"description": "No instance is called so"},
+        500: {"description": _FAILED},
+    },
 )
 async def disconnect(
     body: DisconnectBody, request: Request, service: TheService, who: Billing, how: How
@@ -129,7 +146,17 @@ async def disconnect(
 @router.post(
     "/api/transfer_instance",
     operation_id="transfer_instance",
-    responses={**REPEATED, 200: {"model": Transferred}},
+    responses={
+        **REPEATED,
+        200: {"model": Transferred, "description": "It is on the other node, or was already"},
+        404: {
+            "description": "No instance is called so, no node is the server, or there is no active license"
+        },
+        500: {
+            "description": "The target is disabled, full or away, or the operation was canceled: the instance stays "
+            "where it is. With `Location`, its operation says whether it is tried again"
+        },
+    },
 )
 async def transfer(
     body: TransferBody, request: Request, service: TheService, who: Billing, how: How
@@ -161,7 +188,8 @@ async def transfer(
     responses={
         **REPEATED,
         200: {"model": Removed},
-        207: {"model": Removed, "description": "Some of it was not there, or is still to be done"},
+        207: {"model": Removed, "description": "Some of it was not there, or is still to be taken down"},
+        500: {"description": "It failed or was canceled; `Location` leads to its operation"},
     },
 )
 async def remove(

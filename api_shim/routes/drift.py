@@ -53,13 +53,22 @@ class ReconcileBody(Body):
 
     reconcile_missing: bool = Field(True, description="add peers, and bring up interfaces, that are missing")
     reconcile_mismatched: bool = Field(True, description="put right what differs")
-    remove_unknown: bool = Field(False, description="remove peers that the registry does not know")
+    remove_unknown: bool = Field(
+        False, description="remove peers that the registry does not know, ten of an interface at the most"
+    )
 
 
 @router.get(
     "/api/drift/nodes",
     operation_id="drift_of_all_nodes",
-    responses={**ACCEPTED, 200: {"model": DriftReport}, 404: {}, 409: {}, 429: {}},
+    responses={
+        **ACCEPTED,
+        200: {"model": DriftReport},
+        500: {"description": "The nodes could not be looked at"},
+        404: {"description": "The registry has no enabled node"},
+        409: {"description": "The look was canceled"},
+        429: {},
+    },
     dependencies=[Depends(waiting), Depends(caller("read")), Depends(limited("rate_limit_drift_all"))],
 )
 async def drift_of_all_nodes(request: Request, service: TheService, who: Reader) -> JSONResponse:
@@ -75,7 +84,13 @@ async def drift_of_all_nodes(request: Request, service: TheService, who: Reader)
 @router.get(
     "/api/drift/nodes/{node_id}",
     operation_id="drift_of_node",
-    responses={**ACCEPTED, 200: {"model": DriftReport}, 409: {}, 429: {}},
+    responses={
+        **ACCEPTED,
+        200: {"model": DriftReport},
+        500: {"description": "The node cannot be reached or read"},
+        409: {"description": "The look was canceled"},
+        429: {},
+    },
     dependencies=[
         Depends(waiting),
         Depends(caller("read")),
@@ -98,7 +113,14 @@ async def drift_of_node(node_id: NodeId, request: Request, service: TheService, 
 @router.post(
     "/api/drift/nodes/{node_id}/reconcile",
     operation_id="reconcile_node",
-    responses={**REPEATED, 200: {"model": Reconciled}, 429: {}},
+    responses={
+        **REPEATED,
+        200: {"model": Reconciled},
+        429: {},
+        500: {
+            "description": "The node cannot be reached or read: nothing was changed, and nothing is tried again"
+        },
+    },
     dependencies=[
         Depends(repeatable),
         Depends(caller("ops")),

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -32,8 +32,8 @@ from api_shim.key_ring import Caller
 from api_shim.problems import Problem
 from api_shim.rate_limits import count
 from api_shim.reachability import unreachable
-from api_shim.routes.network_patterns import IP4, IP6, NETWORK, POOL, POOL6
-from api_shim.routes.parameters import Body, How, NodeId, Part, repeatable_at_once, uuid_of
+from api_shim.routes import patterns
+from api_shim.routes.parameters import Body, How, NodeId, Part, Switches, boolean, repeatable_at_once, uuid_of
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
@@ -49,19 +49,15 @@ async def _call(request: Request, who: Ops) -> Call | None:
 
 TheCall = Annotated[Call | None, Depends(_call)]
 
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_NAME = rf"{_LABEL}(?:\.{_LABEL})*"
-_HOST = rf"(?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?"  # 10.0.0.256 is no name
-_ADDRESS = f"(?:{IP4}|{IP6})"
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_LETTER = "A-Za-zÀ-ÖØ-öø-ÿ"
+
+def _said(pattern: str, example: str) -> dict[str, Any]:
+    """What the document says of a text besides its length."""
+    return {"pattern": pattern, "examples": [example]}
 
 
-def _like(pattern: str, example: str, empty: bool = True, longest: int | None = None) -> dict[str, Any]:
-    """What the document says of a text besides its length. It is the usual forms; what is taken, the registry decides.
-    Where an empty text is taken, it is as null."""
-    said: dict[str, Any] = {"pattern": f"^(?:{pattern}){'?' if empty else ''}$", "examples": [example]}
-    return said if longest is None else {**said, "maxLength": longest}
+def _network(kind: str, example: str) -> dict[str, Any]:
+    """The same of networks. That no host bits are set, no pattern says."""
+    return {"format": kind, "examples": [example]}
 
 
 class NodeFields(Body):
@@ -71,46 +67,40 @@ class NodeFields(Body):
         None,
         max_length=253,
         description="where Ansible reaches it, if not by its name",
-        json_schema_extra=_like(f"{_HOST}|{_ADDRESS}", "192.0.2.10"),
+        json_schema_extra=_said(patterns.HOST, "192.0.2.10"),
     )
     ansible_port: int | None = Field(None, ge=1, le=65535, description="of SSH")
     ansible_user: str | None = Field(
         None,
         max_length=64,
-        json_schema_extra=_like("[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?", "deploy"),
+        json_schema_extra=_said(patterns.USER, "deploy"),
     )
     ansible_python_interpreter: str | None = Field(
-        None, max_length=255, json_schema_extra=_like("(?:/[A-Za-z0-9._+-]+)+", "/usr/bin/python3")
+        None, max_length=255, json_schema_extra=_said(patterns.PROGRAM, "/usr/bin/python3")
     )
     agent_url: str | None = Field(
         None,
         max_length=255,
-        json_schema_extra=_like(
-            rf"https?://{_HOST}(?::{_PORT})?(?:/[A-Za-z0-9._~/-]*)?", "http://node1.example.com:8080"
-        ),
+        json_schema_extra=_said(patterns.URL, "http://node1.example.com:8080"),
     )
     endpoint: str | None = Field(
         None,
         max_length=261,
         description="host or host:port, as devices reach it",
-        json_schema_extra=_like(
-            rf"(?:{_HOST}|{IP4}|\[{IP6}\])(?::{_PORT})?|{IP6}", "node1.example.com:51820", longest=253
-        ),
+        json_schema_extra=_said(patterns.ENDPOINT, "node1.example.com:51820"),
     )
-    wg_interface: str | None = Field(
-        None, max_length=15, json_schema_extra=_like("[A-Za-z][A-Za-z0-9_-]{0,14}", "wg0", empty=False)
-    )
+    wg_interface: str | None = Field(None, max_length=15, json_schema_extra=_said(patterns.INTERFACE, "wg0"))
     ip_pool_cidr: str | None = Field(
         None,
         max_length=18,
-        description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(POOL, "10.0.1.0/24", empty=False),
+        description="the IPv4 network out of which instances get theirs, /30 or larger, without host bits",
+        json_schema_extra=_network("ipv4-network", "10.0.1.0/24"),
     )
     ip6_pool_cidr: str | None = Field(
         None,
         max_length=43,
-        description="the same for IPv6; when there is none, a unique local one is made",
-        json_schema_extra=_like(POOL6, "fd00:8:1::/48", empty=False),
+        description="the same for IPv6, /64 or larger; when there is none, a unique local one is made",
+        json_schema_extra=_network("ipv6-network", "fd00:8:1::/48"),
     )
     enabled: bool | None = Field(None, description="whether it takes new instances")
     weight: int | None = Field(None, ge=0, le=LARGEST_WEIGHT, description="its share of new instances")
@@ -118,13 +108,13 @@ class NodeFields(Body):
     country: str | None = Field(
         None,
         max_length=64,
-        json_schema_extra=_like(f"[{_LETTER}](?:[{_LETTER} .,'()-]*[{_LETTER}])?", "Netherlands"),
+        json_schema_extra=_said(patterns.COUNTRY, "Netherlands"),
     )
     dns_name: str | None = Field(
         None,
         max_length=253,
         description="how licenses name it",
-        json_schema_extra=_like(_HOST, "nl1.example.com"),
+        json_schema_extra=_said(patterns.HOST, "nl1.example.com"),
     )
     override_listen_port: int | None = Field(
         None, ge=1, le=65535, description="the first port that instances get"
@@ -132,14 +122,16 @@ class NodeFields(Body):
     override_dns: str | None = Field(
         None,
         max_length=255,
-        json_schema_extra=_like(f"(?:{_ADDRESS}|{_HOST})(?:, ?(?:{_ADDRESS}|{_HOST})){{0,9}}", "10.0.1.1"),
+        json_schema_extra=_said(patterns.NAME_SERVERS, "10.0.1.1, example.com"),
     )
-    override_mtu: int | None = Field(None, ge=SMALLEST_MTU, le=LARGEST_MTU)
+    override_mtu: int | None = Field(
+        None, ge=SMALLEST_MTU, le=LARGEST_MTU, description="of instances and their devices"
+    )
     override_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds; 0: off")
     override_endpoint_allowed_ip: str | None = Field(
         None,
         max_length=4000,
-        json_schema_extra=_like(f"{NETWORK}(?:, ?{NETWORK}){{0,49}}", "0.0.0.0/0,::/0"),
+        json_schema_extra=_network("networks", "0.0.0.0/0, ::/0"),
     )
 
 
@@ -149,12 +141,12 @@ class NodeCreate(NodeFields):
     name: str = Field(
         max_length=253,
         description="a host name, as in the inventory",
-        json_schema_extra=_like(_NAME, "node1.example.com", empty=False),
+        json_schema_extra=_said(patterns.NODE_NAME, "node1.example.com"),
     )
     ip_pool_cidr: str = Field(
         max_length=18,
         description="the IPv4 network out of which instances get theirs",
-        json_schema_extra=_like(POOL, "10.0.1.0/24", empty=False),
+        json_schema_extra=_network("ipv4-network", "10.0.1.0/24"),
     )
 
 
@@ -225,6 +217,16 @@ class RemovedAnswer(Answer):
     """A node is no more."""
 
     dry_run: Literal[True] | None = Field(None, description="nothing was changed")
+
+
+class Removal(Switches):
+    """How a node is to be taken out."""
+
+    lost: Annotated[bool, BeforeValidator(boolean)] = Field(
+        False,
+        description="the machine is no more: forget what was still to be taken down on it. Instances on it have to be "
+        "transferred or removed before",
+    )
 
 
 class NodeHealth(BaseModel):
@@ -344,9 +346,17 @@ def update_node(
     response_model=RemovedAnswer,
     response_model_exclude_unset=True,
     dependencies=[Depends(repeatable_at_once)],
-    responses={409: {"description": "Something is on the node still"}, 422: {}},
+    responses={
+        409: {
+            "description": "Instances are on the node, or something is still to be taken down there. Of a machine that "
+            "is no more, see `lost`"
+        },
+        422: {},
+    },
 )
-def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How, call: TheCall) -> Any:
+def delete_node(
+    service: TheService, who: Ops, node_id: NodeId, how: Annotated[Removal, Query()], call: TheCall
+) -> Any:
     """Take a node out of the registry; nothing may be on it."""
     name = ""
     with service.registry.write(keep=not how.dry_run) as session:
@@ -354,7 +364,7 @@ def delete_node(service: TheService, who: Ops, node_id: NodeId, how: How, call: 
         def delete() -> tuple[int, dict[str, Any]]:
             nonlocal name
             name = require(session, node_id).name
-            _apply(session, who, [{"name": name, "state": "absent"}])
+            _apply(session, who, [{"name": name, "state": "absent", "lost": how.lost}])
             return 200, _told("Node deleted successfully")
 
         status, told = answered(session, call, delete)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -68,18 +68,18 @@ class OperationShown(BaseModel):
     """An operation. `result` is there once it was tried; `pending` with a result means that it is tried again."""
 
     id: str
-    kind: str
+    kind: str = Field(examples=["disconnect"])
     state: Literal["pending", "running", "succeeded", "failed", "canceled"]
     instance: str | None
-    node: str | None
-    attempts: int
-    requested_by: str
+    node: str | None = Field(description="of reconcile, the drift of one node, and transfer (the target)")
+    attempts: int = Field(description="how often it was tried")
+    requested_by: str = Field(examples=["api:billing-1"])
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    not_before: datetime | None
+    not_before: datetime | None = Field(description="when it is tried next")
     error: str | None
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(description="of the last try: status, code, message and more")
 
 
 @router.get("/api/operations/{operation_id}", operation_id="get_operation")
@@ -101,8 +101,11 @@ async def get_operation(operation_id: OperationId, service: TheService, _who: Re
     dependencies=[Depends(repeatable_at_once)],
     responses={
         200: {"model": OperationShown, "description": "This is a plan"},
-        202: {"model": OperationShown},
-        409: {},
+        202: {
+            "model": OperationShown,
+            "description": "It is canceled, or ends as soon as its processes have",
+        },
+        409: {"description": "It has ended already"},
         422: {},
     },
 )
@@ -114,8 +117,9 @@ def cancel_operation(
     call: TheCall,
     _body: Nothing | None = None,
 ) -> JSONResponse:
-    """End an operation before it is done. One at work is ended with all its processes, and the nodes that it was at
-    work on are reconciled. 409 when it has ended already."""
+    """End an operation before it is done. One that has not begun leaves no trace. One at work is ended with all its
+    processes; what it has put into the registry stays, and is completed by a reconcile of its nodes. A key of the scope
+    `billing` cancels what billing may ask for."""
     with service.registry.write(keep=not how.dry_run) as session:
 
         def cancel() -> tuple[int, dict[str, Any]]:

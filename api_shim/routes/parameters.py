@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import Header, Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from api_shim.routes import patterns
+
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
 
-def _boolean(value: Any) -> Any:
+def boolean(value: Any) -> Any:
     """Without yes, on and 1."""
     if value in ("true", "false", True, False):
         return value
@@ -26,16 +28,10 @@ def _number(value: Any) -> Any:
     return value
 
 
-#: What the document says of a customer's e-mail: the usual form; the registry decides.
-EMAIL: dict[str, Any] = {
-    "pattern": "^[A-Za-z0-9_][A-Za-z0-9_%+-]{0,30}(?:\\.[A-Za-z0-9_%+-]{1,10})?@[a-z0-9]{1,20}\\.[a-z]{2,10}$",
-    "examples": ["user@example.com"],
-}
+#: What the document says of a customer's e-mail.
+EMAIL: dict[str, Any] = {"pattern": patterns.EMAIL, "examples": ["user@example.com"]}
 #: The same of a node's name.
-NODE_NAME: dict[str, Any] = {
-    "pattern": "^[a-z0-9]{1,20}\\.[a-z]{2,10}$",
-    "examples": ["nl1.example.com"],
-}
+NODE_NAME: dict[str, Any] = {"pattern": patterns.NODE_NAME, "examples": ["nl1.example.com"]}
 
 
 class Accepted(BaseModel):
@@ -43,7 +39,7 @@ class Accepted(BaseModel):
 
     status: Literal["accepted"]
     message: str
-    operation_id: str
+    operation_id: str = Field(examples=["0b1c6a3e-52d4-4c3b-9d1f-6f0f6c1c9b52"])
 
 
 class Planned(BaseModel):
@@ -87,7 +83,7 @@ class Switches(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: Annotated[bool, BeforeValidator(_boolean)] = Field(
+    dry_run: Annotated[bool, BeforeValidator(boolean)] = Field(
         False, description="answer as if it were done, and change nothing"
     )
 
@@ -126,11 +122,18 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         "model": Accepted,
         "headers": {"Location": {"schema": {"type": "string"}, "description": "where to look for its end"}},
     },
+    500: {
+        "description": "It failed, or a node could not be reached: `Location` leads to its operation, which says "
+        "whether it is `pending`: recorded, and tried again by itself"
+    },
 }
 REPEATED: dict[int | str, dict[str, Any]] = {
     **ACCEPTED,
-    404: {},
-    409: {"description": "It contradicts what is there, or the same call is still being carried out"},
+    404: {"description": "What the call names is not in the registry"},
+    409: {
+        "description": "It contradicts what is there, or the operation was canceled; or the call with this "
+        "Idempotency-Key is still being carried out"
+    },
     410: {},
     422: {},
 }

@@ -57,6 +57,18 @@ def printed(tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_the_printed_lines_work(printed: tuple[str, dict[str, Any]]) -> None:
     text, told = printed
+    again = subprocess.run(
+        [sys.executable, "-m", "tests.serve", "--name", NAME],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (again.returncode, again.stdout) == (2, "")
+    assert f"one is up already on the lab {NAME}" in again.stderr
+    assert re.search(r"^  VPNFLEET_DATABASE_URL=\S+ python -m api_shim keys create mine", text, re.MULTILINE)
+    for one in re.findall(r"^  (python -m tests.lab exec .*)$", text, re.MULTILINE):
+        subprocess.run(["bash", "-c", one.replace("python", sys.executable, 1)], cwd=ROOT, check=True)
     commands = re.findall(r"^  (curl (?:.*\\\n)*.*)$", text, re.MULTILINE)
     answers = [
         json.loads(subprocess.run(["bash", "-c", one], check=True, capture_output=True, text=True).stdout)

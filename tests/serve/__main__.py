@@ -19,7 +19,7 @@ from tests.demo.fleet import Fleet
 from tests.demo.playbook import Operator, shown
 from tests.demo.report import StepFailed
 from tests.lab.fleet import ROOT, Lab
-from tests.lab.lock import exclusive
+from tests.lab.lock import Taken, exclusive
 from tests.lab.signals import Ended, ignore_signals, signals_as_exceptions
 from tests.serve.process import make_key, start
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lab = Lab(options.name, nodes=2, devices=1)
     try:
-        with signals_as_exceptions(), exclusive(f"serve-{options.name}"):
+        with signals_as_exceptions(), exclusive(f"serve-{options.name}", wait=False):
             try:
                 return _serve(lab, directory, options.port)
             finally:
@@ -44,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lab.down()
     except Ended:
         return 0
+    except Taken:
+        print(
+            f"serve: one is up already on the lab {options.name}; end it, or have another one beside it: "
+            "python -m tests.serve --name other --port 0 --directory var/other",
+            file=sys.stderr,
+        )
+        return 2
     except (StepFailed, RuntimeError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
@@ -80,14 +87,16 @@ def _serve(lab: Lab, directory: Path, port: int) -> int:
         path = directory / "serve.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        print(_try_this(url, keys, shown(log)), flush=True)
+        print(_try_this(url, keys, lab, fleet, shown(log)), flush=True)
         return server.wait()
     finally:
         server.terminate()
         server.wait()
 
 
-def _try_this(url: str, keys: dict[str, str], log: str) -> str:
+def _try_this(url: str, keys: dict[str, str], lab: Lab, fleet: Fleet, log: str) -> str:
+    registry = f"VPNFLEET_DATABASE_URL={shlex.quote(fleet.environment()['VPNFLEET_DATABASE_URL'])}"
+    on_node = f"python -m tests.lab exec --name {lab.name} {lab.nodes[0].name} --"
     body = json.dumps({"email": CUSTOMER})
     return f"""
 Serving on {url} ; the log is in {log} ; ^C ends it and takes the lab down.
@@ -97,7 +106,16 @@ Serving on {url} ; the log is in {log} ; ^C ends it and takes the lab down.
 
   curl -H 'Authorization: Bearer {keys["ops"]}' {url}/api/drift/nodes
 
-  {url}/docs lists all calls.
+What runs on a node, and drift made by hand, for /api/drift to find (with the venv: . var/venv/bin/activate):
+
+  {on_node} wg show
+  {on_node} sh -c 'wg set wg1 peer $(wg show wg1 peers) remove'
+
+A key of your own:
+
+  {registry} python -m api_shim keys create mine --scope read
+
+{url}/docs lists all calls.
 """
 
 

@@ -37,6 +37,14 @@ options:
         type: str
         choices: [present, absent]
         default: present
+      lost:
+        description:
+          - With O(nodes[].state=absent), says that the machine is no more. What was still to be taken down on it is
+            forgotten, and the audit keeps a list of that; operations that waited for it alone end.
+          - It is refused all the same while an instance is on the node. Transfer or remove those first.
+          - Of a machine that may come back, do not say so. It would run what was to be taken down there.
+        type: bool
+        default: false
       ansible_host:
         description: The host name or IP address by which Ansible reaches it. Else Ansible takes the name.
         type: str

@@ -32,7 +32,18 @@ def test_every_call_says_what_can_come(edge: Edge) -> None:
                 if status == "401":
                     (sort,) = answer["content"]
                     assert sort == shape_of(path).media_type
+            for status in ("404", "409", "410", "422", "500"):
+                assert len(operation["responses"].get(status, {}).get("description", "x" * 20)) >= 20
+            assert ("x-scopes" in operation) == ("security" in operation)
+            if "requestBody" in operation:
+                for status, answer in operation["responses"].items():
+                    assert answer["content"][
+                        "application/json" if status < "400" else next(iter(answer["content"]))
+                    ]["schema"], (path, status)
     assert len(names) == len(set(names))
+    disconnect = document["paths"]["/api/disconnect_instance/"]["post"]
+    assert disconnect["x-scopes"] == ["billing", "ops"]
+    assert {"Location"} <= set(disconnect["responses"]["500"]["headers"])
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     for name, schema in schemas.items():
@@ -50,7 +61,11 @@ def test_the_page_lists_all_and_loads_nothing(edge: Edge) -> None:
     for path, methods in edge.client.get("/openapi.json").json()["paths"].items():
         for method in methods:
             assert f"{method.upper()} {path}" in answer.text
-    assert not re.search(r"https?://|<script", answer.text)
+    assert not re.search(r"(?:src|href)=.?(?:https?:|//)|<script|<link|@import|url\(", answer.text)
+    for told in ("body.instance", "at most 254 characters", "Scope of the key: `billing` or `ops`.",
+                 "tried again by itself", "peers[].persistent_keepalive", "0 to 65535", "&quot;email&quot;: ",
+                 "needed", "ipv4-network"):  # fmt: skip
+        assert told in answer.text or told.replace("at most", "3 to") in answer.text, told
 
 
 def test_the_root_is_as_before(edge: Edge) -> None:

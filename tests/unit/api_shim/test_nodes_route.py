@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
 from api_shim import reachability
 from tests.unit.api_shim.edge import INSTANCE, NOBODY, NODE, Edge
-from tests.unit.plugins.plugin_utils.registry.rows import add_node
+from tests.unit.plugins.plugin_utils.registry.rows import add_node, add_teardown
 
 NEW = {"name": "node2.example.com", "ip_pool_cidr": "10.9.0.0/16"}
 # The fields of the seed's example.
@@ -192,6 +193,24 @@ def test_a_dry_run_of_a_removal(edge: Edge) -> None:
         "dry_run": True,
     }
     assert edge.rows() == before
+
+
+def test_a_node_whose_machine_is_lost(edge: Edge) -> None:
+    where = edge.call("POST", "/api/nodes", json=NEW).headers["Location"]
+    with edge.registry.write() as session:
+        node = session.scalars(select(Node).where(Node.name == NEW["name"])).one()
+        add_teardown(session, node, interface="wg7", instance_name=INSTANCE)
+    assert edge.call("DELETE", where).status_code == 409
+    assert edge.call("DELETE", where + "?lost=false").status_code == 409
+    assert edge.call("DELETE", where + "?lost=1").status_code == 400
+    before = edge.rows()
+    assert edge.call("DELETE", where + "?lost=true&dry_run=true").status_code == 200
+    assert edge.rows() == before
+    assert edge.call("DELETE", where + "?lost=true").status_code == 200
+    assert edge.call("GET", where).status_code == 404
+    assert edge.audit()[-1].details["forgotten"] == [f"wg7 of {INSTANCE}"]
+    # What lives there is not forgotten.
+    assert edge.call("DELETE", "/api/nodes/{node_id}?lost=true").status_code == 409
 
 
 def test_a_long_list_comes_in_parts(edge: Edge) -> None:

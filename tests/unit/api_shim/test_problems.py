@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import errors
 from api_shim.problems import Problem
-from tests.unit.api_shim.edge import GUARDED, Edge
+from tests.unit.api_shim.edge import GUARDED, INSTANCE, Edge
 
 SEEDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "/api/disconnect_instance": lambda text: {"status": "error", "message": text},
@@ -140,6 +140,18 @@ def test_what_is_wrong_is_named_and_long_values_are_not_repeated(edge: Edge) -> 
     answer = edge.call("POST", "/api/nodes", json={})
     assert answer.json()["message"] in ("name: is needed", "ip_pool_cidr: is needed")
     assert edge.call("POST", "/api/nodes").status_code == 400
+    answer = edge.call("POST", "/api/disconnect_instance/", json={"mail": INSTANCE, "x" * 10000: 1})
+    assert answer.json()["message"] == "email: is needed; mail: is no field of this call"
+    answer = edge.call("POST", "/api/nodes?dry_run=yes", json={})
+    assert answer.json()["message"] == "dry_run: is neither true nor false"
+    for body in ({"instance": INSTANCE}, {"body": INSTANCE}, {}):
+        answer = edge.call("POST", "/remove_instances/", json=body)
+        assert (answer.status_code, answer.json()["message"]) == (
+            400,
+            'body: is to be {"body": {"instance": "user@example.com"}}',
+        )
+    answer = edge.call("POST", "/remove_instances/", json={"body": {"name": INSTANCE}})
+    assert answer.json()["message"] == "body.instance: is needed; body.name: is no field of this call"
     answer = edge.call("GET", "/api/instances?limit=many", "read")
     assert answer.status_code == 400
     assert answer.json()["field"] == "limit"

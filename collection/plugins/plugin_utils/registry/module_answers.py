@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import stages
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
+
+# What Ansible says before what ssh says; the name is told already.
+_FOREWORD = re.compile(r".*\b(?:via|over) ssh:\s*(?:ssh:\s*)?(?=\S)")
 
 
 def of_instance(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Outcome:
@@ -28,7 +32,7 @@ def failed(text: str) -> Outcome:
 
 def unreachable(text: str) -> Outcome:
     """The node could not be reached, for this reason."""
-    return Outcome(stages.UNREACHABLE, error=first_line(text))
+    return Outcome(stages.UNREACHABLE, error=first_line(_FOREWORD.sub("", text.strip(), count=1)))
 
 
 def first_line(text: str) -> str:

@@ -30,7 +30,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 # To Ansible these are groups, its own or those of the inventories here, or the controller; a host of the name would be
 # left out or taken for them.
-_OTHERWISE = frozenset(
+OTHERWISE = frozenset(
     {"all", "ungrouped", "localhost", "127.0.0.1", "nodes", "enabled", "disabled"}
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ def check_instance_name(text: object, field: str = "instance") -> str:
 def check_node_name(text: object, field: str = "node") -> str:
     """Return a node's name as it was given: a host name that means nothing else to Ansible. Raises Invalid."""
     given = check_host_name(text, field)
-    if given.lower() in _OTHERWISE:
+    if given.lower() in OTHERWISE:
         raise Invalid(field, f"{shown(given)} means something else to Ansible")
     return given
 

@@ -9,11 +9,12 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 from netaddr import IPNetwork
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import shown
@@ -43,8 +44,16 @@ CREATED, UPDATED, REMOVED = "created", "updated", "removed"
 # What goes into a command line of ssh or a shell on the node holds no character that means anything there.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+-]+)+")
-# It becomes a group's name, and a page shows it.
-_COUNTRY = re.compile(r"\w(?:[\w .,'()-]*[\w.)])?")
+# It becomes a group's name, and a page shows it. Letters are those of Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic,
+# Georgian, kana, Han and Hangul, spelled out: what \w is differs between the languages that read this pattern.
+_LETTERS = (
+    "A-Za-z0-9_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
+    "\u048a-\u052f\u0531-\u0556\u0561-\u0587\u05d0-\u05ea\u0620-\u064a\u10d0-\u10fa\u1e00-\u1eff\u3041-\u3096"
+    "\u30a1-\u30fa\u30fc\u4e00-\u9fff\uac00-\ud7a3"
+)
+#: A country's name or code.
+COUNTRY = rf"[{_LETTERS}](?:[{_LETTERS} .,'()-]*[{_LETTERS}.)])?"
+_COUNTRY = re.compile(COUNTRY)
 _PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
 _URL = re.compile(r"https?://(?P<place>[^/]+)(?:/[A-Za-z0-9._~/-]*)?")
 _MOST_NAMED = 5  # instances in a message
@@ -59,6 +68,7 @@ class Change:
     action: str  # CREATED, UPDATED or REMOVED
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
+    forgotten: tuple[str, ...] = ()  # of a node that is lost: what was still to be taken down on it
 
     def fields(self) -> dict[str, dict[str, Any]]:
         """By the name of each field that changes, the two values."""
@@ -75,12 +85,14 @@ class _Wanted:
     name: str
     present: bool
     fields: Mapping[str, Any]  # only those that are set
+    lost: bool = False
 
 
 def apply_nodes(session: Session, wanted: Sequence[Mapping[str, Any]]) -> list[Change]:
     """Make the nodes of `wanted` as they are described; returns what that changes.
 
-    Each is a mapping with `name`, any of FIELDS, and `state` (present or absent). A field that is not there stays as it
+    Each is a mapping with `name`, any of FIELDS, `state` (present or absent), and with absent `lost`, which says that
+    the machine is no more: what was still to be taken down on it is forgotten. A field that is not there stays as it
     is, one that is null goes back to its default. All of it or nothing: raises Invalid, which names node and field, or
     Conflict, and then nothing of the transaction is to be kept.
     """
@@ -124,7 +136,10 @@ def record(session: Session, changes: Sequence[Change], actor: str) -> None:
             action=f"node {change.action}",
             subject=change.name,
             result="success",
-            details={"fields": change.fields()},
+            details={
+                "fields": change.fields(),
+                **({"forgotten": list(change.forgotten)} if change.forgotten else {}),
+            },
         )
         for change in changes
     )
@@ -153,7 +168,7 @@ def _read_one(one: Mapping[str, Any], name: str) -> _Wanted:
     place = f"node {name}"
     fields = {}
     for key, value in one.items():
-        if key in ("name", "state"):
+        if key in ("name", "state", "lost"):
             continue
         if key not in FIELDS:
             raise Invalid(f"{place}: {shown(key)}", f"is no field of a node; these are: {', '.join(FIELDS)}")
@@ -166,7 +181,10 @@ def _read_one(one: Mapping[str, Any], name: str) -> _Wanted:
     state = one.get("state", "present")
     if state not in ("present", "absent"):
         raise Invalid(f"{place}: state", f"{shown(state)} is neither present nor absent")
-    return _Wanted(name, state == "present", fields)
+    lost = _check_flag(one.get("lost") or False, f"{place}: lost")
+    if lost and state == "present":
+        raise Invalid(f"{place}: lost", "goes with state: absent")
+    return _Wanted(name, state == "present", fields, lost)
 
 
 # ---- making it so
@@ -179,10 +197,11 @@ def _apply(session: Session, node: Node | None, wanted: _Wanted) -> Change | Non
         return _create(session, wanted)
     before = described(node)
     if not wanted.present:
-        _require_nothing_on(session, node)
+        _require_nothing_on(session, node, wanted.lost)
+        forgotten = _forget(session, node) if wanted.lost else []
         _cancel_what_waits_for(session, node)
         session.delete(node)
-        return Change(node.name, REMOVED, before, None)
+        return Change(node.name, REMOVED, before, None, tuple(forgotten))
     changed = {name: value for name, value in wanted.fields.items() if value != before[name]}
     if not changed:
         return None
@@ -204,8 +223,9 @@ def _create(session: Session, wanted: _Wanted) -> Change:
     return Change(node.name, CREATED, None, described(node))
 
 
-def _require_nothing_on(session: Session, node: Node) -> None:
-    """What is on a node, or is still to be taken down there, needs it in the registry."""
+def _require_nothing_on(session: Session, node: Node, lost: bool) -> None:
+    """What is on a node, or is still to be taken down there, needs it in the registry. Of one that is lost, what is to
+    be taken down needs nothing more, unless a run is at work on it."""
     instances = session.scalars(select(Instance.name).where(Instance.node_id == node.id)).all()
     if instances:
         raise Conflict(
@@ -214,12 +234,16 @@ def _require_nothing_on(session: Session, node: Node) -> None:
     left = session.execute(
         select(Teardown.interface, Teardown.instance_name).where(Teardown.node_id == node.id)
     ).all()
-    if left:
+    if left and not lost:
         raise Conflict(
             f"node {node.name} cannot be removed: still to be taken down on it: "
-            f"{_listed([f'{interface} of {name}' for interface, name in left], 'interface')}; reconcile it first"
+            f"{_listed([f'{interface} of {name}' for interface, name in left], 'interface')}; reconcile it first, or "
+            "remove it as lost if the machine is no more"
         )
-    running = select(Operation).where(Operation.node_id == node.id, Operation.state == "running")
+    waited_for = select(Teardown.operation_id).where(Teardown.node_id == node.id)
+    running = select(Operation).where(
+        or_(Operation.node_id == node.id, Operation.id.in_(waited_for)), Operation.state == "running"
+    )
     for operation in session.scalars(running):
         if owner.is_alive(operation):
             raise Conflict(
@@ -234,6 +258,12 @@ def _cancel_what_waits_for(session: Session, node: Node) -> None:
     )
     for operation in session.scalars(waiting):
         endings.cancel(session, operation, f"node {node.name} was removed", operation.requested_by)
+
+
+def _forget(session: Session, node: Node) -> list[str]:
+    # Only this needs operations; the inventory, which reads nodes at every start, does not pay for the import.
+    found: list[str] = import_module(f"{__package__}.lost_nodes").forget(session, node)
+    return found
 
 
 def _require_inside(session: Session, node: Node, field: str, pool: str, column: Any) -> None:
@@ -332,7 +362,7 @@ def _check_interface(value: object, field: str) -> str:
     return check_interface(value, field)
 
 
-def _check_enabled(value: object, field: str) -> bool:
+def _check_flag(value: object, field: str) -> bool:
     if not isinstance(value, bool):
         raise Invalid(field, f"{shown(value)} is neither true nor false")
     return value
@@ -367,7 +397,7 @@ FIELDS: Mapping[str, Check] = MappingProxyType(
         "wg_interface": _check_interface,
         "ip_pool_cidr": NODE_CHECKS["ip_pool_cidr"],
         "ip6_pool_cidr": NODE_CHECKS["ip6_pool_cidr"],
-        "enabled": _check_enabled,
+        "enabled": _check_flag,
         "weight": NODE_CHECKS["weight"],
         "max_peers": NODE_CHECKS["max_peers"],
         "country": _check_country,

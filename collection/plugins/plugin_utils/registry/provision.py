@@ -92,12 +92,15 @@ def record(session: Session, operation: Operation) -> None:
     else:
         if wanted_node is not None and wanted_node.id != instance.node_id:
             raise Conflict(
-                f"{instance.name} is on node {instance.node.name} already: transfer.yml moves it to {wanted_node.name}"
+                f"{instance.name} is on node {instance.node.name} already: a transfer moves it to {wanted_node.name}"
             )
+        _require_prefix_length(instance, request.get("prefix_length"))
         new, updated = _known(session, instance, peers)
         if new:
             allocation.require_room(session, instance.node, len(new), instance)
         added = _add_peers(session, instance, new)
+        if instance.state != "present":
+            stages.note(operation, back=True)
         if added or updated or instance.state != "present":
             instance.state = "present"
             instance.applied = False
@@ -181,14 +184,30 @@ def result(session: Session, operation: Operation) -> Result:
             pending=True,
             **details,
         )
-    created = (operation.progress or {}).get("created")
-    what = "provisioned" if created else "is as asked" if not stages.changed(operation) else "updated"
+    progress = operation.progress or {}
+    created = progress.get("created")
+    if created:
+        what = "provisioned"
+    elif progress.get("back"):
+        what = "is up again"
+    else:
+        what = "updated" if stages.changed(operation) else "is as asked"
     message = f"Instance {instance.interface} of {instance.name} {what} on {node.name}"
     code = 201 if created else 200
     elsewhere = stages.troubles(operation, but=instance.node_id)
     if elsewhere:
         return still_to_take_down(message, code, elsewhere, **details)
     return success(message, code=code, **details)
+
+
+def _require_prefix_length(instance: Instance, wanted: int | None) -> None:
+    """An instance keeps its subnet. Raises Conflict."""
+    there = network(instance.subnet)[2]
+    if wanted is not None and wanted != there:
+        raise Conflict(
+            f"{instance.name} has {instance.subnet} already: prefix_length is that of a new instance, and cannot "
+            f"become {wanted}"
+        )
 
 
 def _new_instance(

@@ -245,10 +245,10 @@ def result(session: Session, operation: Operation) -> Result:
             for one in found["errors"][:20]
         ]
     status = "partial_success" if found["summary"]["errors_count"] else "success"
-    return Result("succeeded", status, 200, _message(found), details)
+    return Result("succeeded", status, 200, _message(found, switches(operation)), details)
 
 
-def _message(found: Mapping[str, Any]) -> str:
+def _message(found: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
     numbers = found["summary"]
     parts = [
         f"{word} {numbers[f'{name}_count']} peers"
@@ -259,6 +259,9 @@ def _message(found: Mapping[str, Any]) -> str:
         number = sum(one["changed"] and (one["state"] == "present") is up for one in found["instances"])
         if number:
             parts.append(f"{word} {number} instances")
+    if not parts and not numbers["errors_count"]:
+        all_of_it = allowed[_MISSING] and allowed[_MISMATCHED]
+        return "Nothing to repair" if all_of_it else "Nothing to repair that the switches allow"
     return ", ".join([*parts, f"{numbers['errors_count']} errors"])
 
 

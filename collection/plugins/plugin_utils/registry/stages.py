@@ -60,6 +60,14 @@ def set_outcome(operation: Operation, stage: str, node: Node, outcome: Outcome) 
     operation.progress = progress
 
 
+def drop(operation: Operation, node: Node) -> None:
+    """The operation has nothing to do on `node` after all."""
+    progress = copy.deepcopy(operation.progress or {})
+    for nodes_of_it in progress.get("stages", {}).values():
+        nodes_of_it.pop(node.id, None)
+    operation.progress = progress
+
+
 def forget(operation: Operation) -> None:
     """Begin anew: what an earlier run planned is planned again."""
     progress = dict(operation.progress or {})

@@ -224,7 +224,7 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     nodes = {one["node"]: published["data"]["nodes"][one["node_id"]] for one in published["operations"]}
     assert nodes[NL]["summary"]["total_issues"] == 3
     for name, why in (
-        (DE, "cannot be reached: Failed to connect"),
+        (DE, "cannot be reached: de1.example.com is down"),
         (FR, ": wg7 is there but cannot be read"),
     ):
         assert why in nodes[name]["error"]

@@ -22,6 +22,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Instance,
     Node,
     Operation,
+    Teardown,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import (
     FIELDS,
@@ -222,6 +223,41 @@ def test_a_node_with_something_to_be_taken_down_is_not_removed(registry: Registr
         apply(registry, {"name": "node1", "state": "absent"})
 
 
+def test_what_was_to_be_taken_down_on_a_lost_node_is_forgotten(registry: Registry) -> None:
+    with registry.write() as session:
+        add_teardown(session, add_node(session), interface="wg7", instance_name="a@example.com")
+    lost = {"name": "node1", "state": "absent", "lost": True}
+    with registry.write() as session:
+        changes = apply_nodes(session, [lost])
+        record(session, changes, "ann")
+    assert [change.forgotten for change in changes] == [("wg7 of a@example.com",)]
+    assert all_of(registry) == {}
+    with registry.read() as session:
+        assert session.scalars(select(Teardown)).all() == []
+        (row,) = session.scalars(select(AuditEntry))
+        assert (row.actor, row.action, row.subject) == ("ann", "node removed", "node1")
+        assert row.details["forgotten"] == ["wg7 of a@example.com"]
+
+
+def test_what_lives_on_a_lost_node_has_to_go_elsewhere_first(registry: Registry) -> None:
+    with registry.write() as session:
+        add_instance(session, add_node(session), name="a@example.com")
+    with pytest.raises(Conflict, match="transfer or remove them first"):
+        apply(registry, {"name": "node1", "state": "absent", "lost": True})
+
+
+def test_a_node_on_which_a_run_takes_something_down_is_not_lost(registry: Registry) -> None:
+    with registry.write() as session:
+        node = add_node(session)
+        process = process_token(os.getpid())
+        operation = Operation(id="gone", kind="remove", state="running", instance_name="a", owner=process)
+        session.add(operation)
+        session.flush()
+        add_teardown(session, node, interface="wg7", instance_name="a", operation_id="gone")
+    with pytest.raises(Conflict, match="remove gone is at work on it; try again later"):
+        apply(registry, {"name": "node1", "state": "absent", "lost": True})
+
+
 @pytest.mark.parametrize(
     ("field", "inside", "outside"),
     [
@@ -289,6 +325,11 @@ def test_another_mtu_is_not_yet_applied(registry: Registry) -> None:
         ([{"name": "n1", 1: "x"}], "node n1: '1': is no field of a node"),
         ([{"name": "n1", "state": "gone"}], "node n1: state: 'gone' is neither present nor absent"),
         ([{"name": "n1", "state": None}], "node n1: state: "),
+        ([{"name": "n1", "lost": True}], "node n1: lost: goes with state: absent"),
+        (
+            [{"name": "n1", "lost": "yes", "state": "absent"}],
+            "node n1: lost: 'yes' is neither true nor false",
+        ),
     ],
 )
 def test_a_useless_list_is_refused(sqlite: Registry, wanted: Any, message: str) -> None:

@@ -152,6 +152,14 @@ def test_the_subnet_is_as_large_as_is_asked(controller: Controller) -> None:
         controller.play("provision", instance=BOB, prefix_length=8, node=NL)
 
 
+def test_the_subnet_of_an_instance_does_not_change(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, prefix_length=26, node=NL)
+    assert controller.one("provision", instance=ALICE, prefix_length=26)["changed"] is False
+    with pytest.raises(Conflict, match=rf"^{ALICE} has 10.1.0.0/26 already: .* cannot become 24$"):
+        controller.play("provision", instance=ALICE, prefix_length=24, peers=[{"name": "phone"}])
+    assert controller.rows(Peer) == []
+
+
 # ---- the same again, and more
 
 
@@ -238,6 +246,7 @@ def test_who_was_disconnected_comes_up_again_with_the_same_keys(controller: Cont
     assert controller.up(ALICE) == []
     again = controller.one("provision", instance=ALICE)
     assert (again["status"], again["changed"], controller.up(ALICE)) == ("success", True, [NL])
+    assert again["message"] == f"Instance {again['interface']} of {ALICE} is up again on {NL}"
     assert (again["public_key"], again["peers"][0]["public_key"]) == (
         first["public_key"], first["peers"][0]["public_key"],
     )  # fmt: skip
@@ -315,7 +324,7 @@ def test_all_or_none(controller: Controller) -> None:
 
 def test_an_instance_elsewhere_is_not_moved(controller: Controller) -> None:
     controller.play("provision", instance=ALICE, node=NL)
-    with pytest.raises(Conflict, match=rf"^{ALICE} is on node {NL} already: transfer.yml moves it to {DE}$"):
+    with pytest.raises(Conflict, match=rf"^{ALICE} is on node {NL} already: a transfer moves it to {DE}$"):
         controller.play("provision", instance=ALICE, node=DE)
     assert controller.up(ALICE) == [NL]
 

@@ -1,0 +1,56 @@
+"""A node whose machine is no more: its customers go elsewhere, and then nothing waits for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Node,
+    Operation,
+    Teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import apply_nodes
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
+
+ALICE, BOB = "alice@example.com", "bob@example.com"
+NL, DE = "nl1.example.com", "de1.example.com"
+LOST = {"name": NL, "state": "absent", "lost": True}
+
+
+def take_out(controller: Controller) -> None:
+    with controller.registry.write() as session:
+        apply_nodes(session, [LOST])
+
+
+def test_its_customers_go_elsewhere_and_their_operations_end(controller: Controller) -> None:
+    controller.play("provision", instances=[ALICE, BOB], node=NL)
+    controller.fleet.set_weather(Weather.UNREACHABLE, NL)
+    with pytest.raises(Conflict, match="2 instances"):
+        take_out(controller)
+    moved = controller.one("transfer", instance=ALICE, node=DE)
+    removed = controller.one("remove", instance=BOB)
+    assert (moved["pending"], removed["pending"], len(controller.rows(Teardown))) == (True, True, 2)
+
+    take_out(controller)
+    assert NL not in [node.name for node in controller.rows(Node)]
+    assert controller.rows(Teardown) == []
+    ended = {row.id: row for row in controller.rows(Operation)}
+    transfer, removal = ended[moved["operation_id"]], ended[removed["operation_id"]]
+    assert (transfer.state, removal.state) == ("succeeded", "succeeded")
+    assert transfer.result is not None
+    assert removal.result is not None
+    assert transfer.result["message"].startswith("Instance transferred successfully")
+    assert "warnings" not in transfer.result
+    assert removal.result["code"] == 207
+    assert removal.result["results"]["errors"] == [f"node {NL} is lost: nothing was taken down there"]
+    assert controller.up(ALICE) == [DE, NL]  # wherever the machine is, nobody asks it any more
+    assert controller.one("disconnect", instance=ALICE)["status"] == "success"
+
+
+def test_it_is_taken_out_once(controller: Controller) -> None:
+    controller.fleet.set_weather(Weather.UNREACHABLE, NL)
+    take_out(controller)
+    take_out(controller)
+    assert NL not in [node.name for node in controller.rows(Node)]
