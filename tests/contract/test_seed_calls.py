@@ -23,7 +23,7 @@ USER = "user@example.com"
 
 @pytest.fixture(scope="module")
 def server(fleet: RegistryFleet) -> Iterator[Server]:
-    with served(fleet, fleet.folder) as server:
+    with served(fleet, fleet.folder, wait_seconds="60") as server:
         yield server
 
 
@@ -31,7 +31,7 @@ def curl(*arguments: str, data: Any = None) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of a call as a shell makes it."""
     body = ["--data", json.dumps(data)] if data is not None else []
     done = subprocess.run(
-        ["curl", "--silent", "--show-error", "--include", "--max-time", "60", *arguments, *body],
+        ["curl", "--silent", "--show-error", "--include", "--max-time", "90", *arguments, *body],
         check=True,
         capture_output=True,
     )
@@ -56,7 +56,7 @@ def test_a_customer_is_disconnected_and_transferred(server: Server, fleet: Regis
         f"{server.url}/api/disconnect_instance/",
         json={"email": USER},
         headers={"X-API-Key": server.key("billing")},
-        timeout=10,
+        timeout=90,
     )
     assert (response.status_code, sorted(response.json())) == (200, ["instance_id", "message", "status"])
     assert response.json()["status"] == "success"

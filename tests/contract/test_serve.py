@@ -40,18 +40,20 @@ def printed(tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 str(tmp_path),
             ],
             cwd=ROOT,
+            # Whoever waits gets the result, however busy this machine is.
+            env={**os.environ, "VPNFLEET_WAIT_SECONDS": "60"},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while "lists all calls" not in output.read_text():
         assert serve.poll() is None, output.read_text()
         assert time.monotonic() < deadline, output.read_text()
         time.sleep(0.1)
     yield output.read_text(), json.loads((tmp_path / "serve.json").read_text(encoding="utf-8"))
     serve.send_signal(signal.SIGINT)
-    assert serve.wait(60) == 0, output.read_text()
+    assert serve.wait(180) == 0, output.read_text()
     assert namespaces_of(NAME) == []
 
 
@@ -62,7 +64,7 @@ def test_the_printed_lines_work(printed: tuple[str, dict[str, Any]]) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert (again.returncode, again.stdout) == (2, "")
     assert f"one is up already on the lab {NAME}" in again.stderr
@@ -87,10 +89,10 @@ def test_the_printed_lines_work(printed: tuple[str, dict[str, Any]]) -> None:
         f"{url}/api/disconnect_instance/",
         json={"email": told["customer"]},
         headers={"X-API-Key": api_key},
-        timeout=10,
+        timeout=90,
     )
     assert response.status_code == 200
     headers = {"x-api-key": api_key, "Content-Type": "application/json"}
     data = {"body": {"instance": told["customer"]}}
-    response = requests.post(f"{url}/remove_instances/", json=data, headers=headers, timeout=10)
+    response = requests.post(f"{url}/remove_instances/", json=data, headers=headers, timeout=90)
     assert (response.status_code, response.json()["status"]) == (200, "success")

@@ -47,7 +47,7 @@ from tests.lab.device import Device
 from tests.lab.fleet import ROOT, Lab
 from tests.postgres.server import PostgresServer
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 _CALLBACKS = Path(__file__).resolve().parent / "callback_plugins"
 #: A node that is gone shall cost a test seconds, not half a minute. What is told of it stays the same.
 IMPATIENT = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.lab.fleet import ROOT
 
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 _LISTENING = re.compile(r"listening.*?(http://[^\s\"]+)|(http://[^\s\"]+).*?listening")
 
 
