@@ -230,7 +230,7 @@ def test_cancelling_what_waits_and_what_runs(server: Server, fleet: RegistryFlee
         assert ended["state"] == "canceled"
         assert ended["error"] == "canceled by api:test-ops"
         assert client.post(f"/api/operations/{number}/cancel").status_code == 409
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while fleet.unfinished() or fleet.teardowns():
             assert time.monotonic() < deadline, (fleet.unfinished(), fleet.teardowns())
             time.sleep(0.2)
@@ -241,7 +241,7 @@ def test_cancelling_what_waits_and_what_runs(server: Server, fleet: RegistryFlee
             (one.actor, one.action, one.result)
             for one in session.scalars(select(AuditEntry).where(AuditEntry.operation_id == number))
         ]
-        assert audited == [("api:test-ops", "transfer", "canceled")]
+        assert audited == [("api:test-ops", "cancel", "accepted"), ("api:test-ops", "transfer", "canceled")]
         # A plan of an earlier test is one without a node.
         repairs = select(Operation.requested_by).where(
             Operation.kind == "reconcile", Operation.node_id.is_not(None)
@@ -271,7 +271,7 @@ def test_an_unreachable_node(server: Server, fleet: RegistryFleet) -> None:
         assert "cannot be reached" in nodes[node_id]["error"]
         assert [one for one in nodes.values() if "error" not in one] != []
         fleet.nodes["node3"].boot()
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while fleet.unfinished():
             assert time.monotonic() < deadline, fleet.unfinished()
             time.sleep(0.5)

@@ -283,15 +283,13 @@ def cancel(session: Session, operation: Operation, actor: str) -> None:
     """End an operation that nobody is at work on, or ask whoever is to stop. Raises Conflict when it has ended."""
     if operation.state not in UNFINISHED:
         raise Conflict(f"operation {operation.id} has ended already: it is {operation.state}")
-    held = operation.owner is not None and owner.is_alive(operation)
-    if held:
-        operation.cancel_requested_by = actor
-        endings.audit(
-            session, operation, "accepted", actor, {"message": "whoever is at work on it ends it"}, "cancel"
-        )
-    else:
+    if operation.owner is None or not owner.is_alive(operation):
         # Whoever had begun it is no more, or will not try it again: nobody else brings its nodes in order.
         reconcile(session, end_canceled(session, operation, actor), actor)
+    elif operation.cancel_requested_by is None:
+        operation.cancel_requested_by = actor
+        told = {"message": "whoever is at work on it ends it"}
+        endings.audit(session, operation, "accepted", actor, told, "cancel")
 
 
 def end_canceled(session: Session, operation: Operation, actor: str) -> list[str]:
