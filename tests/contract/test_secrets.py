@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -38,9 +39,10 @@ def watch_files(pattern: str) -> Iterator[dict[Path, bytes]]:
 
     def look() -> None:
         while not over.wait(0.01):
-            for folder in Path(tempfile.gettempdir()).glob(pattern):
-                for path in folder.rglob("*"):
-                    with suppress(OSError):  # it may just have gone
+            for top in Path(tempfile.gettempdir()).glob(pattern):
+                # Not by rglob: what has just gone would end it.
+                for path in [Path(folder) / name for folder, _, names in os.walk(top) for name in names]:
+                    with suppress(OSError):
                         told = path.read_bytes() if path.is_file() else b""
                         before = seen.setdefault(path, b"")
                         if told not in before:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -312,12 +313,12 @@ def test_secrets_are_the_playbooks_alone(executor: LocalExecutor) -> None:
     thread = threading.Thread(target=lambda: ended.append(execute(executor, "look")))
     thread.start()
     while thread.is_alive():
-        modes |= {
-            stat.S_IMODE(path.stat().st_mode)
-            for path in [executor._directory, *runs_in(executor)]
-            if path.exists()
-        }
-        for path in executor._directory.rglob("*"):
+        for path in [executor._directory, *runs_in(executor)]:
+            with suppress(FileNotFoundError):
+                modes.add(stat.S_IMODE(path.stat().st_mode))
+        # Not by rglob: a directory that has just gone would end it.
+        walked = [Path(folder) / name for folder, _, names in os.walk(executor._directory) for name in names]
+        for path in walked:
             try:
                 if path.is_file():
                     seen[path.name] = seen.get(path.name, b"") + path.read_bytes()
