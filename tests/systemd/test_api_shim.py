@@ -175,7 +175,7 @@ def test_errors_have_their_form(api: Deployment) -> None:
         }.items():
             nginx = client.post(path, content=b"x" * 3_000_000, headers=headers)
             assert nginx.status_code == 413
-            assert nginx.json()[field_] == "The body is too long"
+            assert nginx.json()[field_] == "The body is longer than 1048576 bytes"
             wanted = "application/problem+json" if field_ == "detail" else "application/json"
             assert nginx.headers["content-type"] == wanted
             assert len(nginx.headers["x-request-id"]) == 32
