@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    checks,
     node_operations,
     stages,
     teardown,
@@ -108,8 +109,16 @@ def report(node: Node, answer: Mapping[str, Any]) -> dict[str, Any]:
     return fitted
 
 
-def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
-    """Nothing but the report comes of a look."""
+def settle(
+    session: Session,
+    operation: Operation,
+    stage: str,  # noqa: ARG001
+    node: Node,
+    outcome: stages.Outcome,
+) -> None:
+    """Keep how it ended; what was found is in the report."""
+    found = (operation.progress or {}).get("report")
+    checks.note(session, operation, node, outcome, None if found is None else found["summary"])
 
 
 def result(session: Session, operation: Operation) -> Result:
