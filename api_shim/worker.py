@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     IdempotencyKey,
@@ -35,7 +35,6 @@ from api_shim.settings import Settings
 _POLL = 1.0
 #: Seconds for which progress is gathered before it is written.
 _GATHER = 0.3
-_MOST_TRIES_OF_A_LOOK = 3
 _CLEANING = 3600.0  # seconds
 #: Seconds without a whole turn of the loop: more than a writer waits for the registry.
 _STUCK = 60.0
@@ -286,7 +285,8 @@ class Worker:
 
     def _write_down(self, session: Session, active: _Active, ended: Ended) -> None:
         batch = active.batch
-        rows = session.scalars(select(Operation).where(Operation.id.in_(batch.ids))).all()
+        ids = [*batch.ids, *looks.joined(session, batch.ids)] if batch.look else batch.ids
+        rows = session.scalars(select(Operation).where(Operation.id.in_(ids))).all()
         nodes: dict[str, str] = {}
         for operation in rows:
             actor = operation.cancel_requested_by
@@ -295,20 +295,16 @@ class Worker:
         for number, actor in nodes.items():
             queue.reconcile(session, [number], actor)
         if batch.look:
-            self._end_look(session, batch, ended)
+            self._end_looks(session, batch, ended)
         else:
             failures = self._failures.pop(batch.place, 0)
             pause = timedelta(seconds=0 if active.cancelled.is_set() else min(2.0**failures, 300.0))
             if queue.release(session, self._token, batch.ids, pause) and not active.cancelled.is_set():
                 self._failures[batch.place] = min(failures + 1, 10)
 
-    def _end_look(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
-        (number,) = batch.ids
-        if ended.published is None and batch.tries + 1 < _MOST_TRIES_OF_A_LOOK and ended.status != "failed":
-            session.get_one(Operation, number).attempts += 1
-            queue.release(session, self._token, batch.ids, timedelta(seconds=1))
-        else:
-            queue.end_look(session, number, ended.published, ended.message or "the playbook failed")
+    def _end_looks(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
+        pause = None if ended.status == "failed" else timedelta(seconds=1)
+        looks.settle(session, batch.ids, ended.published, ended.message or "the playbook failed", pause)
 
 
 @dataclass

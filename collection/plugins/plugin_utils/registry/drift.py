@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
     checks,
+    looks,
     node_operations,
     stages,
     teardown,
@@ -116,16 +117,20 @@ def settle(
     node: Node,
     outcome: stages.Outcome,
 ) -> None:
-    """Keep how it ended; what was found is in the report."""
+    """Keep how it ended, and tell those who wait for this node alone."""
     found = (operation.progress or {}).get("report")
     checks.note(session, operation, node, outcome, None if found is None else found["summary"])
+    if operation.request.get("several"):
+        looks.answer(session, operation, _result(node, operation, found))
 
 
 def result(session: Session, operation: Operation) -> Result:
     """What to tell of a look at a node."""
-    node = session.get_one(Node, operation.node_id)
+    return _result(session.get_one(Node, operation.node_id), operation, take_report(operation))
+
+
+def _result(node: Node, operation: Operation, found: dict[str, Any] | None) -> Result:
     details: dict[str, Any] = {"node": node.name, "node_id": node.id}
-    found = take_report(operation)
     left = stages.troubles(operation)
     if found is None or left:
         return error(f"Drift detection failed: {'; '.join(left) or node.name}", **details)
