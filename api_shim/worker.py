@@ -1,7 +1,8 @@
 """Carries out the operations that are recorded: claims those of one kind on one node together, and runs a playbook.
 
 Each replica has one worker. What it is at work on is its own for the length of its lease, which it extends; when it
-dies, another one takes over. It waits for nothing but runs: what is to be tried again has its time in the registry.
+dies, another one takes over. It waits for nothing but runs: what is to be tried again has its time in the registry, and
+so has the next look at the fleet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
@@ -29,6 +30,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from api_shim.executor import Ended, Executor, Progress, Run
+from api_shim.schedule import Schedule
 from api_shim.settings import Settings
 
 #: Seconds between two looks for what another replica has recorded, what is to be tried again, and who wants to cancel.
@@ -72,6 +74,7 @@ class Worker:
         self._settings = settings
         self._notify = notify
         self._observe = observe
+        self._schedule = Schedule(registry, settings.drift_interval)
         self._token = process_token(os.getpid())
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._active: dict[tuple[str, str | None], _Active] = {}
@@ -127,6 +130,7 @@ class Worker:
             self._woken.clear()
             began = time.monotonic()
             try:
+                self._schedule.turn()
                 self._begin_batches()
                 self._look_after_batches()
                 self._clean()
@@ -222,8 +226,9 @@ class Worker:
             session.execute(
                 delete(Operation).where(
                     Operation.finished_at < before,
+                    # Plans and looks, and what was done for these on single nodes.
                     Operation.instance_name.is_(None),
-                    Operation.node_id.is_(None),
+                    or_(Operation.node_id.is_(None), Operation.kind == "drift"),
                 )
             )
         self._cleaned = time.monotonic()

@@ -82,9 +82,14 @@ def recent(session: Session, node_id: str, most: int) -> list[NodeCheck]:
     )
 
 
+def counts(check: NodeCheck) -> dict[str, int]:
+    """How many issues of each kind there are; nothing when that is not known."""
+    return {} if check.has_drift is None else {name: getattr(check, f"{name}_count") or 0 for name in COUNTED}
+
+
 def total(check: NodeCheck) -> int | None:
     """How many issues there are; None when that is not known."""
-    return None if check.has_drift is None else sum(getattr(check, f"{name}_count") or 0 for name in COUNTED)
+    return None if check.has_drift is None else sum(counts(check).values())
 
 
 def told(check: NodeCheck) -> dict[str, Any]:

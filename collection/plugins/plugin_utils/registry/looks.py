@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
@@ -29,17 +29,26 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     operations,
     owner,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation, now
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, Operation, now
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import Result
 
 #: Served by one run; more wait for the next one.
 MOST_TOGETHER = 200
 MOST_TRIES = 3
+#: For whether the one that is at work has ended.
+_LOOK_AGAIN = timedelta(seconds=5)
 _WAITING = (
     Operation.kind == "drift",
     Operation.state == "pending",
     Operation.node_id.is_(None),
     Operation.instance_name.is_(None),
+)
+_OF_FLEET = (
+    Operation.kind == "drift",
+    Operation.node_id.is_(None),
+    Operation.instance_name.is_(None),
+    Operation.request["node"].as_string().is_(None),
+    Operation.request["check"].as_boolean().is_(None),
 )
 
 
@@ -168,10 +177,25 @@ def end(operation: Operation, published: dict[str, Any] | None, problem: str) ->
     operation.owner = operation.lease_until = operation.not_before = None
 
 
-def is_asked_for(session: Session) -> bool:
-    """Whether a look at the fleet waits, or is at work."""
-    waiting = session.scalars(select(Operation).where(*_WAITING))
-    return any(one.request.get("node") is None and not one.request.get("check") for one in waiting)
+def due_in(session: Session, interval: timedelta) -> timedelta:
+    """How long it is until a look at the fleet is due: an interval after the last one was asked for, whoever did, and
+    not before that has ended. Nothing, or less, when it is due now."""
+    if (
+        session.scalar(select(Operation.id).where(*_OF_FLEET, Operation.state == "pending").limit(1))
+        is not None
+    ):
+        return min(interval, _LOOK_AGAIN)
+    if session.scalar(select(Node.id).where(Node.enabled.is_(True)).limit(1)) is None:
+        return interval
+    last = session.scalar(select(func.max(Operation.created_at)).where(*_OF_FLEET))
+    return timedelta(0) if last is None else min(last + interval - now(), interval)
+
+
+def last_of_fleet(session: Session) -> datetime | None:
+    """When a look at the fleet last ended well, of those that are not forgotten yet."""
+    return session.scalar(
+        select(func.max(Operation.finished_at)).where(*_OF_FLEET, Operation.state == "succeeded")
+    )
 
 
 def _audit_all(session: Session, looks: Sequence[Operation], published: dict[str, Any] | None) -> None:

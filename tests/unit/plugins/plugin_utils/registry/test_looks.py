@@ -279,3 +279,51 @@ def test_a_plan_is_nobody_elses(fleet: DriftController) -> None:
     with fleet.registry.write() as session:
         plans = [queue.submit(session, "reconcile", {"node": NL}, "api:ops", check=True).id for _ in range(2)]
     assert sorted(claim(fleet)) == sorted((one,) for one in plans)
+
+
+# ---- when the next look at the fleet is due
+
+
+def due_in(fleet: DriftController, seconds: float = 100) -> float:
+    with fleet.registry.read() as session:
+        return looks.due_in(session, timedelta(seconds=seconds)).total_seconds()
+
+
+def asked_ago(fleet: DriftController, number: str, seconds: float, **values: Any) -> None:
+    with fleet.registry.write() as session:
+        session.execute(
+            update(Operation)
+            .where(Operation.id == number)
+            .values(created_at=now() - timedelta(seconds=seconds), **values)
+        )
+
+
+def test_a_look_at_the_fleet_is_due_an_interval_after_the_last_one(fleet: DriftController) -> None:
+    assert due_in(fleet) <= 0
+    number = ask(fleet)
+    # Not while one waits or is at work, however long that takes.
+    asked_ago(fleet, number, 1000)
+    assert 0 < due_in(fleet) <= 100
+    assert due_in(fleet, 2) == 2
+    asked_ago(fleet, number, 30, state="succeeded")
+    assert 60 < due_in(fleet) <= 70
+    asked_ago(fleet, number, 101)
+    assert due_in(fleet) <= 0
+    # A clock that was in the future does not switch it off.
+    asked_ago(fleet, number, -5000)
+    assert due_in(fleet) == 100
+
+
+def test_other_looks_do_not_count(fleet: DriftController) -> None:
+    ask(fleet, NL)
+    fleet.play("drift")  # by hand: it is not recorded for a worker
+    with fleet.registry.write() as session:
+        queue.submit(session, "reconcile", {"node": NL}, "api:ops", check=True)
+    assert due_in(fleet) <= 0
+
+
+def test_without_enabled_nodes_there_is_nothing_to_look_at(fleet: DriftController) -> None:
+    with fleet.registry.write() as session:
+        for name in (NL, DE, FR):
+            require_node(session, name).enabled = False
+    assert due_in(fleet) == 100
