@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -330,6 +333,58 @@ def test_a_peer_that_cannot_be_put_in_place_is_an_error_of_its_own(fleet: Regist
     assert mended.data["added"] == [peer_key("laptop")]
     (error,) = mended.data["errors"]
     assert (error["peer"], error["interface"], error["action"]) == (peer_key("phone"), name, "update")
+    fleet.done("reconcile", node=NODE1, **EVERYTHING)
+    assert no_drift(fleet)
+
+
+# -- reports
+
+QUIET = {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
+
+
+def test_ci_looks_at_the_exit_code_the_diff_and_the_report(fleet: RegistryFleet, tmp_path: Path) -> None:
+    asked = {"fail_on_drift": True, "report_dir": str(tmp_path / "out")}
+    arguments = ("--check", "--diff")
+    calm = fleet.done("drift", *arguments, **asked)
+    assert "---" not in calm.output
+    data = json.loads((tmp_path / "out" / "drift.json").read_text(encoding="utf-8"))["data"]
+    assert data["summary"] == calm.published["data"]["summary"] == QUIET
+
+    name = drift_by_hand(fleet)
+    tables = fleet.tables()
+    run = fleet.run("drift", *arguments, **asked)
+    assert run.code == 2
+    assert fleet.tables() == tables
+    assert "drift on 1 of 3 nodes: node1 (4 issues)" in run.errors[-1]
+    assert "would be" not in run.output
+    shown = run.output[run.output.index(f"--- before: {NODE1} {name}") :].splitlines()
+    assert shown[1] == f"+++ after: {NODE1} {name}"
+    diff = [line for line in shown[3:8] if line[0] in "+-"]
+    assert f"-peer: {peer_key('laptop')} persistent_keepalive 30 (laptop)" in diff
+    assert f"+peer: {peer_key('laptop')} persistent_keepalive 25 (laptop)" in shown
+    assert any(line.startswith(f"+peer: {peer_key('phone')} allowed_ips ") for line in shown)
+    assert any(line.startswith(f"-peer: {STRANGER} allowed_ips 10.99.0.7/32") for line in shown)
+
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert files == {"drift.html": 0o600, "drift.json": 0o600}
+    told = json.loads((tmp_path / "out" / "drift.json").read_text(encoding="utf-8"))
+    nodes = {one.pop("node"): one for one in told["data"]["nodes"].values()}
+    assert sorted(nodes) == [NODE1, NODE2, NODE3]
+    assert nodes[NODE1] == run.published["data"]["nodes"][nodes[NODE1]["node_id"]]
+    assert told["instances"] == {name: "bert@example.com"}
+    page = (tmp_path / "out" / "drift.html").read_text(encoding="utf-8")
+    for text in ("Drift on 1 of 3 nodes", "bert@example.com", STRANGER, f"reconcile.yml -e node={NODE1}"):
+        assert text in page
+    assert not [secret for secret in fleet.secrets() if secret in page or secret in str(told)]
+
+    # Without being asked to, drift is no failure, and nothing is left behind.
+    (tmp_path / "out" / "drift.html").unlink()
+    assert fleet.done("drift").published["data"]["summary"]["total_issues"] == 4
+    assert not (tmp_path / "out" / "drift.html").exists()
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    refused = fleet.run("drift", report_dir=str(blocked))
+    assert (refused.code, refused.published["code"]) == (2, 400)
     fleet.done("reconcile", node=NODE1, **EVERYTHING)
     assert no_drift(fleet)
 
