@@ -445,6 +445,75 @@ def test_interfaces_set_up_otherwise_are_put_right(fleet: RegistryFleet, node: N
     fleet.done("remove", instances=customers)
 
 
+def nodes_file(fleet: RegistryFleet, **fields: Any) -> str:
+    path = fleet.folder / "nodes.json"
+    path.write_text(json.dumps([{"name": NODE1, **fields}]), encoding="utf-8")
+    return str(path)
+
+
+def test_overrides_are_in_effect_after_a_reconcile_and_nobody_notices(
+    fleet: RegistryFleet, node: Node
+) -> None:
+    anna, bert = interface_of(fleet, "anna"), interface_of(fleet, "bert")
+    instance = fleet.instance("anna@example.com")
+    assert instance is not None
+    told = fleet.done("provision", instance="anna@example.com").result
+    device = fleet.lab.devices[0]
+    ping = device.start_ping(connect(device, told, private_key("anna"), preshared_key("anna")), 0.1)
+    assert ping.wait_for_reply()
+    before = read_state(node)
+    (session,) = before.interfaces[anna].peers.values()
+
+    overrides = {"override_mtu": 1380, "override_keepalive": 20, "override_listen_port": 52000}
+    fleet.done("nodes", nodes_file=nodes_file(fleet, **overrides, override_dns="192.0.2.53"))
+    assert read_state(node) == before, "storing it changes nothing on the node"
+    with fleet.read() as session_of_registry:
+        query = select(AuditEntry).where(AuditEntry.action == "node updated").order_by(AuditEntry.id.desc())
+        entry = session_of_registry.scalars(query).first()
+        assert entry is not None
+        assert entry.details["fields"]["override_keepalive"] == {"before": None, "after": 20}
+
+    report = look(fleet, NODE1)
+    assert sorted(
+        (one["interface"], one["field"], one["expected"]) for one in report["interface_issues"]
+    ) == sorted((name, "mtu", 1380) for name in (anna, bert))
+    keepalive = [{"field": "persistent_keepalive", "expected": 20, "actual": 0}]
+    assert {one["name"]: one["mismatches"] for one in report["mismatched_peers"]} == {
+        "anna's phone": keepalive,
+        "phone": keepalive,
+        "{{ 7 * 191 }}": keepalive,
+    }
+    mended = reconcile(fleet)
+    assert (len(mended.data["updated"]), mended.data["added"], mended.data["errors"]) == (3, [], [])
+    after = read_state(node)
+    for name in (anna, bert):
+        assert after.interfaces[name].listen_port == before.interfaces[name].listen_port
+        assert after.links[name].mtu == 1380
+        assert "MTU = 1380" in node.read(f"/etc/wireguard/{name}.conf")
+    assert sorted(peer.keepalive for peer in after.interfaces[bert].peers.values()) == [20, 20, 25]
+    assert no_drift(fleet)
+
+    # New customers get what the node says from the beginning, the old ones keep their ports.
+    new = provision(fleet, NODE1, "nina@example.com")["nina@example.com"]
+    assert (new["listen_port"], new["mtu"], new["keepalive"], new["dns"]) == (52000, 1380, 20, "192.0.2.53")
+    assert no_drift(fleet)
+    fleet.done("remove", instance="nina@example.com")
+
+    # Back again: the keepalive goes, too.
+    back = {**dict.fromkeys(overrides), "override_mtu": 1420, "override_dns": None}
+    fleet.done("nodes", nodes_file=nodes_file(fleet, **back))
+    assert look(fleet, NODE1)["summary"]["mismatched_count"] == 3
+    fleet.done("reconcile", node=NODE1)
+    assert no_drift(fleet)
+    assert read_state(node).interfaces[bert] == before.interfaces[bert]
+    (now,) = read_state(node).interfaces[anna].peers.values()
+    assert now.endpoint == session.endpoint
+    assert now.received > session.received
+    assert ping.stop().lost == 0
+    device.disconnect()
+    fleet.done("nodes", nodes_file=nodes_file(fleet, override_mtu=None))
+
+
 def should_be_gone(interface: str, actual: str) -> dict[str, str]:
     return {"interface": interface, "field": "interface", "expected": "absent", "actual": actual}
 

@@ -14,9 +14,9 @@ description:
   - Does not fail when something that was asked for is not done, for Ansible publishes nothing of a task that fails. It
     returns RV(undone), by which the playbook's next task fails. What could not be done because a node cannot be reached
     stays recorded as pending, and the next C(reconcile.yml) of that node does it.
-  - After a look at nodes (C(drift.yml)), the extra var C(report_dir) makes it write C(drift.html) and C(drift.json) into
-    that folder of the controller, also in check mode, and with C(fail_on_drift) drift stands under RV(undone). In diff
-    mode it shows what runs and what should run. Of a look that was asked for over HTTP, it writes nothing.
+  - After a look at nodes (C(drift.yml)), the extra var C(report_dir) makes it write C(drift.html) and C(drift.json)
+    into that folder of the controller, also in check mode, and with C(fail_on_drift) drift stands under RV(undone). In
+    diff mode it shows what runs and what should run. Of a look that was asked for over HTTP, it writes nothing.
 author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
