@@ -128,7 +128,7 @@ class NodeFields(Body):
         json_schema_extra=_said(patterns.HOST, "nl1.example.com"),
     )
     override_listen_port: int | None = Field(
-        None, ge=1, le=65535, description="the first port that instances get"
+        None, ge=1, le=65535, description="the first port that new instances get"
     )
     override_dns: str | None = Field(
         None,
@@ -138,7 +138,12 @@ class NodeFields(Body):
     override_mtu: int | None = Field(
         None, ge=SMALLEST_MTU, le=LARGEST_MTU, description="of instances and their devices"
     )
-    override_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds; 0: off")
+    override_keepalive: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="seconds, of devices, and of the node to devices that say nothing; 0: off",
+    )
     override_endpoint_allowed_ip: str | None = Field(
         None,
         max_length=4000,

@@ -23,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.alloca
     addresses_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    on_node,
     peers_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -86,7 +87,7 @@ def wanted(session: Session, node: Node) -> Wanted:
 def _present(instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "interface": instance.interface,
-        "peers": peers,
+        "peers": on_node(instance, node, peers),
         "public_key": instance.public_key,
         "listen_port": instance.listen_port,
         "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
