@@ -56,6 +56,8 @@ def stand_in(
 ) -> None:
     """Let the module find these interfaces on the node. What was not asked for is not read."""
     monkeypatch.setattr(drift, "read_node", lambda _names: node or Node())
+    monkeypatch.setattr(drift, "traces", lambda _folder: {})
+    monkeypatch.setattr(drift, "require_whole", lambda _devices: None)
     monkeypatch.setattr(
         drift, "states_of", lambda _node, wanted: {one.name: states[one.name] for one in wanted}
     )
@@ -315,7 +317,11 @@ def test_what_is_left_of_an_interface_that_should_be_gone(there: InterfaceState,
 
 
 def node_with(*names: str, kind: str = "wireguard", up: bool = True) -> Node:
-    return Node(links={name: Link(up, 1420, frozenset()) for name in names}, kinds=dict.fromkeys(names, kind))
+    return Node(
+        links={name: Link(up, 1420, frozenset()) for name in names},
+        kinds=dict.fromkeys(names, kind),
+        devices=dict.fromkeys(names, DEVICE) if kind == "wireguard" else {},
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,7 +340,7 @@ def test_instances_that_nobody_asked_for(node: Node, names: list[str]) -> None:
         Expected("wg2", {}, {}, state="absent"),
         Expected("wg3", {}, {}, state="any"),
     ]
-    assert drift.unexpected(node, asked) == [
+    assert drift.unexpected(node, asked, {}) == [
         {"interface": name, "field": "interface", "expected": "absent", "actual": "up"} for name in names
     ]
 
