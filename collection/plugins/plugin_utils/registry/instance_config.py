@@ -91,6 +91,7 @@ def present(
         "listen_port": listen_port,
         "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
         "peers": list(peers),
+        "fwmark": 0,  # the registry knows of none
     }
     if settings.mtu is not None:
         wanted["mtu"] = settings.mtu

@@ -16,6 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     compare,
     file_difference,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
@@ -254,6 +255,39 @@ def test_issues_of_the_interface(there: InterfaceState, issues: list[tuple[str, 
     ]
 
 
+def routed(*lost: str, **fields: Any) -> InterfaceState:
+    """With two networks that need a route, but for those that are lost, and one within the interface's own subnet."""
+    peers = by_key(peer(1, "10.0.0.2/32", "10.7.0.0/16"), peer(2, "fd07::/64"))
+    there = running(peers, table="auto", addresses=("10.0.0.1/24",))
+    routes = frozenset(route for route in there.routes if route.network not in lost)
+    return dataclasses.replace(there, routes=routes, **fields)
+
+
+@pytest.mark.parametrize(
+    ("there", "peers", "issues"),
+    [
+        (routed(), None, []),
+        (routed("10.7.0.0/16"), None, [("routes", "one to each network", "1 missing")]),
+        (routed("10.7.0.0/16", "fd07::/64"), None, [("routes", "one to each network", "2 missing")]),
+        # Of a peer that should not be there, or is not as it should be, it goes without saying.
+        (routed("10.7.0.0/16", "fd07::/64"), {}, []),
+        (routed("10.7.0.0/16", "fd07::/64"), by_key(peer(1, "10.0.0.2/32"), peer(2, "fd07::/64")),
+         [("routes", "one to each network", "1 missing")]),
+        # An interface that is down has lost them all.
+        (routed("10.7.0.0/16", link=Link(False, 1420, frozenset({"10.0.0.1/24"}))), None,
+         [("interface", "up", "down")]),
+        (dataclasses.replace(routed(), file_is_private=False), None,
+         [("file mode", "0600", "readable by others")]),
+    ],
+)  # fmt: skip
+def test_routes_and_the_files_mode(
+    there: InterfaceState, peers: dict[str, Peer] | None, issues: list[tuple[str, Any, Any]]
+) -> None:
+    should = there.device.peers if peers is None and there.device else peers or {}
+    found = compare(Expected("wg0", should, {}), there)["interface_issues"]
+    assert [(one["field"], one["expected"], one["actual"]) for one in found] == issues
+
+
 LINK: Link = HEALTHY.link  # type: ignore[assignment]
 
 
@@ -370,6 +404,68 @@ def test_only_a_complete_list_makes_others_unexpected(monkeypatch: pytest.Monkey
     assert [(one["interface"], one["actual"]) for one in issues] == [("wg2", "up"), ("wg4", "down")]
     assert answer["summary"]["interface_count"] == answer["summary"]["total_issues"] == 2
     assert touched == ["wg1", "wg1"]
+
+
+def test_what_instances_have_left_behind_is_unexpected_too() -> None:
+    left = {
+        "wg1": "file",
+        "wg2": "file",
+        "wg4": "file",
+        "wg5": "enabled at boot",
+        "vpn4": "file",
+        "wg12": "file",
+    }
+    found = drift.unexpected(node_with("wg2", "wg3"), [Expected("wg1", {}, {}, state="absent")], left)
+    assert [(one["interface"], one["expected"], one["actual"]) for one in found] == [
+        ("wg2", "absent", "up"),
+        ("wg3", "absent", "up"),
+        ("wg4", "absent", "file"),
+        ("wg5", "absent", "enabled at boot"),
+        ("wg12", "absent", "file"),
+    ]
+
+
+def test_a_name_that_something_else_bears_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = node_with("wg2")
+    for name in ("wg1", "wg3", "wg4"):
+        node.links[name], node.kinds[name] = Link(True, 1500, frozenset()), "dummy"
+    stand_in(monkeypatch, {"wg2": alive(by_key(peer(1)))}, node)
+    params: dict[str, Any] = {
+        "interfaces": [
+            {"interface": "wg1", "peers": [{"public_key": key(1)}]},
+            {"interface": "wg2", "peers": []},
+            {"interface": "wg3", "state": "absent"},
+            {"interface": "wg4", "state": "any"},
+        ]
+    }
+    answer = drift.run(params, check_mode=False, with_diff=False)
+    issues = answer["interface_issues"]
+    assert [(one["interface"], one["expected"], one["actual"]) for one in issues] == [
+        ("wg1", "up", "not WireGuard's (dummy)"),
+        ("wg3", "absent", "not WireGuard's (dummy)"),
+    ]
+    assert [drift.is_missing(one) for one in issues] == [True, False]
+    assert [one["interface"] for one in answer["unknown_peers"]] == ["wg2"]
+
+
+def test_peers_are_missing_only_when_wg_says_so_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, {"wg2": alive({}), "wg3": alive(by_key(peer(2)))}, node_with("wg2", "wg3"))
+    asked: list[str] = []
+
+    def require_whole(devices: dict[str, Device]) -> None:
+        asked.extend(devices)
+        if devices:
+            raise IncompleteDump("half")
+
+    monkeypatch.setattr(drift, "require_whole", require_whole)
+    well: dict[str, Any] = {"interface": "wg3", "peers": []}
+    assert drift.run({"interfaces": [well]}, False, False)["summary"]["unknown_count"] == 1
+    assert asked == []
+    with pytest.raises(IncompleteDump):
+        drift.run(
+            {"interfaces": [well, {"interface": "wg2", "peers": [{"public_key": key(1)}]}]}, False, False
+        )
+    assert asked == ["wg2"]
 
 
 def test_the_file_is_compared_with_what_runs() -> None:
