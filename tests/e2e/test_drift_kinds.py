@@ -31,7 +31,7 @@ CONF = '"/etc/wireguard/$1.conf"'
 @dataclass(frozen=True)
 class Kind:
     """A kind of drift: what is done by hand to the instance $1. Its first peer is $2 and has the networks $3; its
-    second is $4 and has the network $5, which needs a route.
+    second is $4 and has the networks $5, of which $6 needs a route.
 
     And what is to be named: the number of missing and of unknown peers, the fields in which the first differs, and by
     field of the interface, words of what is found there.
@@ -85,7 +85,7 @@ KINDS = {
         'ip -6 address flush dev "$1" scope global', {"addresses": "10.", "file": "other addresses"}
     ),
     "another MTU": Kind('ip link set "$1" mtu 1300', {"mtu": "1300", "file": f"MTU {MTU}"}),
-    "a route lost": Kind('ip route del "$5" dev "$1"', {"routes": "1 missing"}),
+    "a route lost": Kind('ip route del "$6" dev "$1"', {"routes": "1 missing"}),
     # the file
     "no file": file_only(f"rm {CONF}", "missing"),
     "an empty file": file_only(f": >{CONF}", "broken: line 1: "),
@@ -121,7 +121,7 @@ KINDS = {
         'wg set "$1" peer "$2" allowed-ips "$(echo "$3" | tr , "\n" | sort -r | tr "a-f\n" "A-F,")$3"; '
         f"sed -i 's/ = /   =  /; s/^Address/address/' {CONF}; echo '# seen by the night shift' >>{CONF}"
     ),
-    "host bits": Kind('wg set "$1" peer "$4" allowed-ips "${5%.0/24}.77/24"'),
+    "host bits": Kind('wg set "$1" peer "$4" allowed-ips "$(echo "$5" | sed "s|[.]0/24|.77/24|")"'),
     "somebody else's route": Kind('ip route add 198.51.100.0/24 dev "$1"'),
 }  # fmt: skip
 
@@ -146,7 +146,7 @@ class Customers:
             [
                 *("sh", "-euc", text, "sh", self.interface(kind)),
                 *(first["public_key"], ",".join(first["allowed_ips"])),
-                *(second["public_key"], *second["allowed_ips"]),
+                *(second["public_key"], ",".join(second["allowed_ips"]), second["allowed_ips"][-1]),
             ]
         )
 
