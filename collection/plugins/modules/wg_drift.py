@@ -180,7 +180,7 @@ mismatched_peers:
 interface_issues:
   description: What is wrong with an interface as a whole, each with C(interface), C(field), C(expected) and C(actual).
     Fields are C(interface), C(public_key), C(listen_port), C(addresses), C(mtu), C(routes) for those that peers need,
-    C(enabled at boot), C(file mode), and C(file) for a config file that says something else than what runs. Of the field
+    C(enabled at boot), C(file mode), and C(file) for a config file that says something else than what runs. Of
     C(interface), C(expected) is V(up), and C(actual) V(missing) or V(down); or C(expected) is V(absent), and C(actual)
     V(up), V(down), V(enabled at boot), V(unit active) or V(file). C(actual) begins with C(not WireGuard's) when
     something else bears the name.
