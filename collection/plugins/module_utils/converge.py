@@ -44,6 +44,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import 
     read_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Unit
 
 # The kernel does more than it is told: with an interface's last IPv4 address go all its IPv4 routes. What the first
@@ -159,6 +160,7 @@ def _converge_one(
         if have_tools():
             _check_port(desired.name, outcome.steps, outcome.wanted)
         if outcome.steps:
+            _require_whole(outcome, edit is not None)
             held = held_networks(node.links, node.routes, node.wireguard(), desired.name)
             refuse_conflicts(desired.name, outcome.before, outcome.wanted, held)
         if not check_mode:
@@ -172,6 +174,14 @@ def _converge_one(
     except (WireGuardError, OSError) as error:
         outcome.error = str(error)
     return outcome
+
+
+def _require_whole(outcome: Outcome, edited: bool) -> None:
+    """Make sure that no peer was overlooked where those stay that were found: the rest would be thrown out."""
+    desired, device = outcome.desired, outcome.before.device
+    keeps_some = edited or desired.peers is None or not desired.purge_peers
+    if device is not None and outcome.wanted.device is not None and keeps_some:
+        require_whole({desired.name: device})
 
 
 def _left_alone(outcome: Outcome) -> Outcome:

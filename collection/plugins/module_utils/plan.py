@@ -183,7 +183,7 @@ def target(
         or (config.listen_port if config else None)
         or free_port()
     )
-    addresses = desired.addresses if desired.addresses is not None else _addresses(actual)
+    addresses = desired.addresses if desired.addresses is not None else addresses_there(actual)
     if desired.fwmark is not None:
         fwmark = desired.fwmark
     else:
@@ -194,7 +194,7 @@ def target(
         raise InvalidInput(
             "mtu", f"{mtu} is too low for the IPv6 addresses: they need {LOWEST_IPV6_MTU} or more"
         )
-    table = desired.table or (config.table if config else _table_in_use(actual))
+    table = desired.table or (config.table if config else table_in_use(actual))
 
     peers = _peers(desired, device.peers if device else None, config.peers if config else {})
     public_key = device.public_key if device and device.private_key == private_key else None
@@ -234,7 +234,7 @@ def target(
     )
 
 
-def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
+def addresses_there(actual: InterfaceState) -> Tuple[str, ...]:
     """The addresses of the file, and those that only the interface has: a line lost from the file takes no address,
     and an address lost from the interface comes back."""
     in_file = actual.config.addresses if actual.config else ()
@@ -243,7 +243,7 @@ def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
     return (*in_file, *sorted(text for text in live if text not in in_file and not text.startswith("fe80:")))
 
 
-def _table_in_use(actual: InterfaceState) -> str:
+def table_in_use(actual: InterfaceState) -> str:
     """What the table of an interface without a readable file must have been: "off" when its peers have networks that
     need routes, and none is there."""
     if actual.device is None or actual.link is None:

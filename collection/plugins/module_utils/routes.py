@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import FrozenSet, Iterable, List
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import covered, network, outermost
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import network, outermost, outside
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Peer, Route
 
 
@@ -21,9 +21,8 @@ def wanted_routes(table: str, addresses: Iterable[str], peers: Iterable[Peer]) -
         return frozenset()
     networks: List[str] = [text for peer in peers for text in peer.allowed_ips]
     if table == "auto":
-        own = [network(address) for address in addresses]
-        networks = [text for text in networks if not any(covered(network(text), subnet) for subnet in own)]
-        return frozenset(Route(text, "main") for text in outermost(networks))
+        apart = outside(networks, [network(address) for address in addresses])
+        return frozenset(Route(text, "main") for text in outermost(apart))
     return frozenset(Route(text, table) for text in outermost(networks))
 
 

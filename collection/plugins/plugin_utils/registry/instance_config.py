@@ -103,6 +103,7 @@ def present(
         "listen_port": listen_port,
         "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
         "peers": on_node(instance, node, peers),
+        "fwmark": 0,  # the registry knows of none
     }
     if settings.mtu is not None:
         wanted["mtu"] = settings.mtu

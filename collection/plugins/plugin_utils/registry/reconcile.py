@@ -18,7 +18,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
+    is_missing,
+    only_peers_differ,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
     checks,
     drift,
@@ -130,7 +133,7 @@ def repairs(
             continue
         to_mend = any(_allows(allowed, issue) for issue in mine)
         if to_mend or (not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])):
-            missing = any(_is_missing(issue) for issue in mine)
+            missing = any(is_missing(issue) for issue in mine)
             if missing and not allowed[_MISSING]:
                 continue
             to_do.append(instance.id)
@@ -185,7 +188,7 @@ def report(
     # That an interface is not there is no error any more, or none that was to be mended.
     again = {repair.interface for repair in planned if repair.with_peers}
     if not switches(operation)[_MISSING]:
-        again |= {issue["interface"] for issue in answer["interface_issues"] if _is_missing(issue)}
+        again |= {issue["interface"] for issue in answer["interface_issues"] if is_missing(issue)}
     errors = [one for one in peers["errors"] if one["peer"] or one["interface"] not in again]
     numbers = {name: peers.get(f"{name}_count", len(peers[name])) for name in ("added", "updated", "removed")}
     numbers["errors"] = peers.get("errors_count", len(peers["errors"])) - len(peers["errors"]) + len(errors)
@@ -277,15 +280,12 @@ def _message(found: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"{numbers['errors_count']} errors"])
 
 
-def _is_missing(issue: Mapping[str, Any]) -> bool:
-    return (issue["field"], issue["actual"]) == ("interface", "missing")
-
-
 def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any]) -> bool:
     """Whether an issue is one to be mended by wg_instance, as the switches are."""
     if issue["field"] == "file" and only_peers_differ(issue["actual"]):
         return False  # wg_drift has written the file anew
-    return bool(allowed[_MISSING if issue["actual"] == "missing" else _MISMATCHED])
+    missing = is_missing(issue) or issue["actual"] == "missing"
+    return bool(allowed[_MISSING if missing else _MISMATCHED])
 
 
 def _present(

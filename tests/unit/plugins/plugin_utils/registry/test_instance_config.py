@@ -49,6 +49,7 @@ def test_an_instance_is_what_the_module_takes(controller: Controller) -> None:
         "listen_port": 51999,
         "addresses": ["10.8.0.1/24", "fd00:8::1/64"],
         "mtu": 1380,
+        "fwmark": 0,
     }
     assert by_name == {
         "phone": {
