@@ -45,8 +45,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import 
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.traces import traces
 
 ENTRIES = ("unknown_peers", "missing_peers", "mismatched_peers", "interface_issues")
 SWITCHES = ("reconcile_missing", "reconcile_mismatched", "remove_unknown")
@@ -112,12 +112,14 @@ def compare(expected: Expected, actual: InterfaceState) -> Dict[str, List[Dict[s
         )
     for key, peer in expected.peers.items():
         there = live.get(key)
+        if there is not None and same_peer(peer, there):
+            continue  # as nearly all are
         label = {text: expected.labels.get(key, {}).get(text) for text in PEER_LABELS}
         if there is None:
             found["missing_peers"].append(
                 {"interface": name, "public_key": key, "allowed_ips": list(peer.allowed_ips), **label}
             )
-        elif not same_peer(peer, there):
+        else:
             found["mismatched_peers"].append(
                 {"interface": name, "public_key": key, **label, "mismatches": mismatches(peer, there)}
             )
@@ -369,31 +371,8 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
     looked_at = [item for item in expected if item.state != "any"]
     node = read_node([item.interface for item in looked_at])
-    answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
-    answer["interface_issues"] += taken(node, looked_at)
-    names = {issue["interface"] for issue in answer["interface_issues"]}
-    looked_at = [item for item in looked_at if item.interface not in names]
-    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
-    for item in looked_at:
-        for kind, entries in compare(item, states[item.interface]).items():
-            answer[kind] += entries
-    short = {entry["interface"] for entry in answer["missing_peers"]}
-    require_whole({name: node.devices[name] for name in sorted(short & node.devices.keys())})
-    if params.get("complete"):
-        answer["interface_issues"] += unexpected(node, expected, traces(config_dir))
-    numbers = {kind: len(answer[kind]) for kind in ENTRIES}
-    answer["has_drift"] = any(numbers.values())
-    answer["summary"] = {
-        "unknown_count": numbers["unknown_peers"],
-        "missing_count": numbers["missing_peers"],
-        "mismatched_count": numbers["mismatched_peers"],
-        "interface_count": numbers["interface_issues"],
-        "total_issues": sum(numbers.values()),
-    }
-    secrets = secrets_of(states.values())
-    secrets.update(
-        peer.preshared_key for item in looked_at for peer in item.peers.values() if peer.preshared_key
-    )
+    answer, states = compare_all(node, expected, config_dir, bool(params.get("complete")))
+    secrets = all_secrets(expected, states)
     if any(params.get(switch) for switch in SWITCHES):
         present = [item for item in expected if item.state == "present"]
         wanted = [Desired(name=item.interface, config_dir=config_dir) for item in present]
@@ -411,6 +390,64 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
             answer["diff"] = diffs(outcomes)
     else:
         answer["changed"] = False
+    return finish(answer, secrets)
+
+
+def look(
+    expected: Sequence[Expected], source: Source, config_dir: str = DEFAULT_CONFIG_DIR
+) -> Dict[str, Any]:
+    """What `run` answers without any switch, of a node that is read from somewhere else; `expected` is complete.
+
+    Raises WireGuardError when an interface cannot be read: nothing is concluded from half a picture.
+    """
+    node = read_node(None, source)
+    answer, states = compare_all(node, expected, config_dir, complete=True)
+    return finish({**answer, "changed": False}, all_secrets(expected, states))
+
+
+def compare_all(
+    node: Node, expected: Sequence[Expected], config_dir: str, complete: bool
+) -> Tuple[Dict[str, Any], Dict[str, InterfaceState]]:
+    """The drift of a node: the lists of entries in full, `has_drift` and `summary`; and the states that were compared.
+
+    Raises WireGuardError when an interface cannot be read, or when two readings tell of different peers.
+    """
+    looked_at = [item for item in expected if item.state != "any"]
+    answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
+    answer["interface_issues"] += taken(node, looked_at)
+    names = {issue["interface"] for issue in answer["interface_issues"]}
+    looked_at = [item for item in looked_at if item.interface not in names]
+    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
+    for item in looked_at:
+        for kind, entries in compare(item, states[item.interface]).items():
+            answer[kind] += entries
+    short = {entry["interface"] for entry in answer["missing_peers"]}
+    require_whole({name: node.devices[name] for name in sorted(short & node.devices.keys())}, node.source)
+    if complete:
+        answer["interface_issues"] += unexpected(node, expected, node.source.traces(config_dir))
+    numbers = {kind: len(answer[kind]) for kind in ENTRIES}
+    answer["has_drift"] = any(numbers.values())
+    answer["summary"] = {
+        "unknown_count": numbers["unknown_peers"],
+        "missing_count": numbers["missing_peers"],
+        "mismatched_count": numbers["mismatched_peers"],
+        "interface_count": numbers["interface_issues"],
+        "total_issues": sum(numbers.values()),
+    }
+    return answer, states
+
+
+def all_secrets(expected: Sequence[Expected], states: Mapping[str, InterfaceState]) -> Set[str]:
+    """The secrets on a node, and those that should be there."""
+    secrets = secrets_of(states.values())
+    secrets.update(
+        peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key
+    )
+    return secrets
+
+
+def finish(answer: Dict[str, Any], secrets: Set[str]) -> Dict[str, Any]:
+    """The answer as it is printed: bounded, and free of secrets."""
     # What concerns whole interfaces is the last to be cut.
     bound([answer], reversed(ENTRIES), MAX_ENTRIES)
     for kind in ENTRIES:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import Dict, Mapping, Set
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import count
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE, Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device
 
 
-def require_whole(devices: Mapping[str, Device]) -> None:
+def require_whole(devices: Mapping[str, Device], source: Source = HERE) -> None:
     """Raise IncompleteDump when ``wg show peers`` names other peers of these interfaces than a dump did.
 
     One command, whatever their number. When somebody has changed the peers in between, that is refused as well.
@@ -26,7 +26,7 @@ def require_whole(devices: Mapping[str, Device]) -> None:
     if not devices:
         return
     (first, *others) = devices
-    answer = run(["wg", "show", "all" if others else first, "peers"]).stdout
+    answer = source.peers("all" if others else first)
     check_whole(devices, peers_of(answer, None if others else first))
 
 

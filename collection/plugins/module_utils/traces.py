@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import re
 from glob import glob
-from typing import Dict
+from typing import Dict, Iterable, List
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 
 ENABLED, FILE = "enabled at boot", "file"
 # `systemctl enable` makes a link in one of these folders, and that is all that "enabled" means: it is read without
 # asking systemd, which names no instances of a template that it has not loaded.
-_UNITS = ("/etc/systemd/system", "/run/systemd/system")
+UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system")
+UNIT_LINKS = "*.wants/wg-quick@*.service"
 _UNIT = re.compile(r"wg-quick@([A-Za-z0-9_=+.-]{1,15})\.service")
 _FILE = re.compile(r"([A-Za-z0-9_=+.-]{1,15})\.conf")
 
@@ -25,16 +26,23 @@ def traces(config_dir: str = DEFAULT_CONFIG_DIR) -> Dict[str, str]:
 
     The folder of the files may be missing. Raises OSError when it is there and cannot be read.
     """
-    found: Dict[str, str] = {}
-    if os.path.isdir(config_dir):
-        for entry in os.listdir(config_dir):
-            match = _FILE.fullmatch(entry)
-            if match:
-                found[match.group(1)] = FILE
+    files = os.listdir(config_dir) if os.path.isdir(config_dir) else []
+    links: List[str] = []
     if config_dir == DEFAULT_CONFIG_DIR:  # wg-quick@ looks into no other
-        for folder in _UNITS:
-            for path in glob(f"{folder}/*.wants/wg-quick@*.service"):
-                match = _UNIT.fullmatch(os.path.basename(path))
-                if match:
-                    found[match.group(1)] = ENABLED
+        for folder in UNIT_FOLDERS:
+            links += glob(f"{folder}/{UNIT_LINKS}")
+    return told_by(files, links)
+
+
+def told_by(files: Iterable[str], links: Iterable[str]) -> Dict[str, str]:
+    """The same of the names of files in the folder of config files, and of the paths of links to units."""
+    found: Dict[str, str] = {}
+    for name in files:
+        match = _FILE.fullmatch(name)
+        if match:
+            found[match.group(1)] = FILE
+    for path in links:
+        match = _UNIT.fullmatch(os.path.basename(path))
+        if match:
+            found[match.group(1)] = ENABLED
     return found

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     ENTRIES,
     Expected,
@@ -58,8 +58,8 @@ def stand_in(
 ) -> None:
     """Let the module find these interfaces on the node. What was not asked for is not read."""
     monkeypatch.setattr(drift, "read_node", lambda _names: node or Node())
-    monkeypatch.setattr(drift, "traces", lambda _folder: {})
-    monkeypatch.setattr(drift, "require_whole", lambda _devices: None)
+    monkeypatch.setattr(traces, "traces", lambda _folder: {})
+    monkeypatch.setattr(drift, "require_whole", lambda _devices, _source=None: None)
     monkeypatch.setattr(
         drift, "states_of", lambda _node, wanted: {one.name: states[one.name] for one in wanted}
     )
@@ -453,7 +453,7 @@ def test_peers_are_missing_only_when_wg_says_so_twice(monkeypatch: pytest.Monkey
     stand_in(monkeypatch, {"wg2": alive({}), "wg3": alive(by_key(peer(2)))}, node_with("wg2", "wg3"))
     asked: list[str] = []
 
-    def require_whole(devices: dict[str, Device]) -> None:
+    def require_whole(devices: dict[str, Device], _source: object = None) -> None:
         asked.extend(devices)
         if devices:
             raise IncompleteDump("half")
@@ -624,7 +624,7 @@ class Wg:
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch, wg: Wg, should: dict[str, Peer]) -> tuple[drift.Repair, Any]:
     monkeypatch.setattr(drift, "converge", wg.converge)
-    monkeypatch.setattr(drift, "require_whole", lambda _devices: None)
+    monkeypatch.setattr(drift, "require_whole", lambda _devices, _source=None: None)
     params = dict.fromkeys(drift.SWITCHES, True)
     return drift.reconcile(params, [Expected("wg0", should, {})], [drift.Desired("wg0")], False)
 

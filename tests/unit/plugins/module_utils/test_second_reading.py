@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import second_reading
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump, parse_dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import (
     check_whole,
@@ -64,7 +64,7 @@ def test_one_interface_is_asked_for_alone_and_several_together(monkeypatch: pyte
         asked.append(argv)
         return subprocess.CompletedProcess(argv, 0, KEYS if argv[2] == "wg1" else ALL_KEYS, "")
 
-    monkeypatch.setattr(second_reading, "run", run)
+    monkeypatch.setattr(source, "run", run)
     whole = parse_dump(ALL)
     require_whole({})
     require_whole({"wg1": whole["wg1"]})

@@ -10,7 +10,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils import traces
 @pytest.fixture
 def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "units"
-    monkeypatch.setattr(traces, "_UNITS", (str(folder), str(tmp_path / "no such folder")))
+    monkeypatch.setattr(traces, "UNIT_FOLDERS", (str(folder), str(tmp_path / "no such folder")))
     monkeypatch.setattr(traces, "DEFAULT_CONFIG_DIR", str(tmp_path / "wireguard"))
     return folder
 
