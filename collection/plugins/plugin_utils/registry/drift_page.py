@@ -192,7 +192,9 @@ def _overview(nodes: Sequence[Mapping[str, Any]], whole: str) -> str:
             number = node["summary"].get(count, 0)
             shown_number = "–" if "error" in node else f"{number:,}"
             cells.append(_cell(title, shown_number, "number" if number else "number zero"))
-        cells += [_cell(title, _value(key, node.get(key))) for key, title in more]
+        # Who was read was seen then.
+        known = {"last_seen": node.get("detected_at")} | {key: node[key] for key, _ in more if key in node}
+        cells += [_cell(title, _value(key, known.get(key))) for key, title in more]
         rows.append([f'<a href="#{_anchor(node)}">{name}</a>' if linked else name, *cells])
     left = len(nodes) - len(shown)
     return _table("All nodes, those with trouble first", ["Node", *heads], rows, numbers=range(2, 6)) + (
@@ -224,7 +226,7 @@ def _section(node: Mapping[str, Any], instances: Mapping[str, str], whole: str, 
         f'<h2 id="{_anchor(node)}-name"><bdi>{_text(_name(node))}</bdi>: {_state_in_words(node)}</h2>'
     )
     seen = [f"Looked at {_value('detected_at', node['detected_at'])} UTC."] if node.get("detected_at") else []
-    if node.get("last_seen"):
+    if "error" in node and node.get("last_seen"):
         seen.append(f"Last seen {_value('last_seen', node['last_seen'])} UTC.")
     if seen:
         parts.append(f'<p class="soft">{" ".join(seen)}</p>')
