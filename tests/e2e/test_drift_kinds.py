@@ -323,7 +323,8 @@ def test_what_nobody_knows_and_what_bears_an_instances_name(customers: Customers
     customers.by_hand("missing peer", KINDS["missing peer"].by_hand)
     theirs = read_state(node)
     report = customers.look()
-    assert [tuple(one.values()) for one in report["interface_issues"]] == [
+    fields = ("interface", "field", "expected", "actual")
+    assert [tuple(one[field] for field in fields) for one in report["interface_issues"]] == [
         (name, "interface", "up", "not WireGuard's (bridge)"),
         (other, "file", "as running", "1 peer only in the file"),
         ("wg986", "interface", "absent", "file"),
