@@ -287,6 +287,13 @@ def test_every_kind_is_found_named_repaired_and_gone(customers: Customers) -> No
         assert changed
         assert data["errors"] == []
         numbers = data["summary"]
+        # What is told of its peers tells of the file, too.
+        assert {one["interface"] for one in data["instances"] if one["changed"]} == {
+            customers.interface(kind)
+            for kind, one in KINDS.items()
+            if one.issues and not (one.mismatch or one.unknown or one.missing == 1)
+        }
+        assert f", Put right {numbers['instances_count']} instances, 0 errors" in result["message"]
         assert numbers["removed_count"] == sum(one.unknown for one in KINDS.values())
         assert numbers["added_count"] == sum(one.missing for one in KINDS.values())
         assert numbers["updated_count"] == sum(one.mismatch is not None for one in KINDS.values())
