@@ -115,9 +115,9 @@ def repairs(
     for issue in answer["interface_issues"]:
         issues.setdefault(issue["interface"], []).append(issue)
     all_known = len(answer["interface_issues"]) == answer["summary"]["interface_count"]
+    allowed = switches(operation)
     kinds = ((_MISSING, "missing_peers"), (_MISMATCHED, "mismatched_peers"), (_UNKNOWN, "unknown_peers"))
     mended = {entry["interface"] for switch, kind in kinds if allowed[switch] for entry in answer[kind]}
-    allowed = switches(operation)
     to_do, with_peers, with_issues, found = [], [], set(), []
     for instance in session.scalars(
         select(Instance).where(Instance.node_id == node.id).order_by(Instance.id)
