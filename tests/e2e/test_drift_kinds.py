@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import models
+from tests.e2e.broken_tools import WORK_AS_EVER, order, stand_ins
 from tests.e2e.node_state import read_state
 from tests.e2e.registry_fleet import RegistryFleet, connect, registered
 from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
@@ -286,6 +287,13 @@ def test_every_kind_is_found_named_repaired_and_gone(customers: Customers) -> No
         assert changed
         assert data["errors"] == []
         numbers = data["summary"]
+        # What is told of its peers tells of the file, too.
+        assert {one["interface"] for one in data["instances"] if one["changed"]} == {
+            customers.interface(kind)
+            for kind, one in KINDS.items()
+            if one.issues and not (one.mismatch or one.unknown or one.missing == 1)
+        }
+        assert f", Put right {numbers['instances_count']} instances, 0 errors" in result["message"]
         assert numbers["removed_count"] == sum(one.unknown for one in KINDS.values())
         assert numbers["added_count"] == sum(one.missing for one in KINDS.values())
         assert numbers["updated_count"] == sum(one.mismatch is not None for one in KINDS.values())
@@ -305,3 +313,70 @@ def test_every_kind_is_found_named_repaired_and_gone(customers: Customers) -> No
     assert {path for path, file in after.files.items() if file != before.files[path]} <= {written_otherwise}
     secrets = fleet.secrets()
     assert not [output for output in fleet.outputs for secret in secrets if secret in output]
+
+
+def test_what_nobody_knows_and_what_bears_an_instances_name(customers: Customers) -> None:
+    """It is named and left alone, and holds up nobody else. What is not called as instances are does not count."""
+    node, name = customers.node, customers.interface("no interface")
+    other = customers.interface("missing peer")
+    before = read_state(node)
+    by_hand = (
+        'ip link delete "$1"; while [ -e "/run/wireguard/$1.sock" ]; do sleep 0.05; done; '
+        'ip link add "$1" type bridge; echo theirs >/etc/wireguard/wg986.conf; '
+        "for name in wg987 vpn4; do wireguard-go $name >/dev/null 2>&1 </dev/null; done; "
+        "echo theirs >/etc/wireguard/vpn4.conf"
+    )
+    node.run(["sh", "-euc", by_hand, "sh", name])
+    customers.by_hand("missing peer", KINDS["missing peer"].by_hand)
+    theirs = read_state(node)
+    report = customers.look()
+    fields = ("interface", "field", "expected", "actual")
+    assert [tuple(one[field] for field in fields) for one in report["interface_issues"]] == [
+        (name, "interface", "up", "not WireGuard's (bridge)"),
+        (other, "file", "as running", "1 peer only in the file"),
+        ("wg986", "interface", "absent", "file"),
+        ("wg987", "interface", "absent", "down"),
+    ]
+    assert [one["interface"] for one in report["missing_peers"]] == [other]
+
+    data = customers.reconcile(**EVERYTHING)[0]["data"]
+    (error,) = data["errors"]
+    assert (error["peer"], error["interface"], error["action"]) == ("", name, "bring up")
+    assert "is not a WireGuard interface (it is of kind bridge)" in error["error"]
+    assert len(data["added"]) == 1
+    after = read_state(node)
+    for left_alone in (name, "wg986", "wg987", "vpn4"):
+        assert after.of(left_alone) == theirs.of(left_alone)
+    assert after.interfaces[other] == before.interfaces[other]
+
+    node.run(["sh", "-euc", 'for link in "$1" wg987 vpn4; do ip link delete "$link"; done', "sh", name])
+    node.run(["rm", "/etc/wireguard/wg986.conf", "/etc/wireguard/vpn4.conf"])
+    assert len(customers.reconcile()[0]["data"]["added"]) == 2
+    assert customers.look()["has_drift"] is False
+    assert read_state(node).interfaces == before.interfaces
+
+
+def test_half_a_dump_is_an_error_and_no_drift(customers: Customers) -> None:
+    """Cut at the end of a line, and `wg` says that all is well."""
+    fleet, node = customers.fleet, customers.node
+    before = read_state(node)
+    lines = len(node.run(["wg", "show", "all", "dump"]).stdout.splitlines())
+    with stand_ins(node):
+        for cut, why in ((lines - 1, "nothing is concluded from that"), (lines // 2, "does not name it")):
+            node.run(["sh", "-c", order(0, f"lines-{cut}")])
+            run = fleet.run("drift")
+            nodes = {
+                one["node"]: run.published["data"]["nodes"][one["node_id"]]
+                for one in run.published["operations"]
+            }
+            assert run.code == 2
+            assert nodes[OTHER]["has_drift"] is False
+            assert nodes[NODE]["has_drift"] is None
+            assert why in nodes[NODE]["error"]
+        mended = fleet.run("reconcile", node=NODE, **EVERYTHING)
+        assert (mended.code, mended.result["status"], mended.result["code"]) == (2, "error", 500)
+        assert set(mended.changed.values()) == {0}
+        node.run(["sh", "-c", WORK_AS_EVER])
+    after = read_state(node)
+    assert (after.interfaces, after.files) == (before.interfaces, before.files)
+    assert customers.look()["has_drift"] is False

@@ -331,31 +331,33 @@ def test_a_peer_that_wg_refuses_holds_up_no_other(lab: Lab, node: Node) -> None:
     asked = {"interface": "wg7", "peers": [{**A, "persistent_keepalive": 7}, B, *new]}
     everything = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
     refused = {"add": new[3], "update": A, "remove": STRANGER}
+    tasks = []
+    for action, culprit in refused.items():
+        broken = f"echo {culprit['public_key']} >{FOLDER}/refused; {order(0, 'refuse')}"
+        tasks += [
+            task(f"given {action}", "wg_instance", {**RUNNING, "peers": [A, B, STRANGER]}),
+            script(f"broken {action}", broken),
+            task(action, "wg_drift", {**asked, **everything}),
+            script(f"works {action}", WORK_AS_EVER),
+            task(f"{action} again", "wg_drift", {**asked, **everything}),
+        ]
     with stand_ins(node):
-        for action, culprit in refused.items():
-            given(lab, node, {**RUNNING, "peers": [A, B, STRANGER]})
-            node.write(f"{FOLDER}/refused", culprit["public_key"])
-            node.run(["sh", "-c", order(0, "refuse")])
-            result = play(lab, node, [task("real", "wg_drift", {**asked, **everything})])["real"]
-            node.run(["sh", "-c", WORK_AS_EVER])
-            assert not result.failed, result.message
-            assert result.changed
-            done = result.answer["reconciled"]
-            (error,) = done["errors"]
-            assert (error["peer"], error["interface"], error["action"]) == (
-                culprit["public_key"],
-                "wg7",
-                action,
-            )
-            assert "No buffer space available" in error["error"]
-            wanted = {"added": new, "updated": [A], "removed": [STRANGER]}
-            for kind, peers in wanted.items():
-                keys = [one["public_key"] for one in peers if one is not culprit]
-                assert sorted(done[kind]) == sorted(keys), (action, kind)
-            again = play(lab, node, [task("again", "wg_drift", {**asked, **everything})])["again"]
-            assert again.answer["summary"]["total_issues"] == 1
-            assert again.answer["reconciled"]["errors"] == []
-            assert again.changed
+        run = play(lab, node, tasks)
+    for action, culprit in refused.items():
+        assert not run[f"given {action}"].failed
+        result, again = run[action], run[f"{action} again"]
+        assert not result.failed, result.message
+        assert result.changed
+        done = result.answer["reconciled"]
+        (error,) = done["errors"]
+        assert (error["peer"], error["interface"], error["action"]) == (culprit["public_key"], "wg7", action)
+        assert "No buffer space available" in error["error"]
+        for kind, peers in {"added": new, "updated": [A], "removed": [STRANGER]}.items():
+            keys = [one["public_key"] for one in peers if one is not culprit]
+            assert sorted(done[kind]) == sorted(keys), (action, kind)
+        assert again.answer["summary"]["total_issues"] == 1
+        assert again.answer["reconciled"]["errors"] == []
+        assert again.changed
 
 
 def test_one_interface_that_cannot_be_read_does_not_hold_up_the_others(lab: Lab, node: Node) -> None:

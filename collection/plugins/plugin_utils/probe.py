@@ -177,7 +177,7 @@ class Reading:
         """As Source says; NotAsked when there was no second reading."""
         if "peers" not in self.sections:
             raise NotAsked("the peers were read once")
-        found = self._output("peers", "wg", "wg show all peers")
+        found = self._section("peers").stdout
         if interface == "all":
             return found
         lines = (line.partition("\t") for line in found.splitlines())

@@ -118,6 +118,8 @@ def repairs(
         issues.setdefault(issue["interface"], []).append(issue)
     all_known = len(answer["interface_issues"]) == answer["summary"]["interface_count"]
     allowed = switches(operation)
+    kinds = ((_MISSING, "missing_peers"), (_MISMATCHED, "mismatched_peers"), (_UNKNOWN, "unknown_peers"))
+    mended = {entry["interface"] for switch, kind in kinds if allowed[switch] for entry in answer[kind]}
     to_do, with_peers, with_issues, found = [], [], set(), []
     for instance in session.scalars(
         select(Instance).where(Instance.node_id == node.id).order_by(Instance.id)
@@ -131,7 +133,7 @@ def repairs(
                     Repair(instance.interface, instance.name, disconnected(instance), instance_id=instance.id)
                 )
             continue
-        to_mend = any(_allows(allowed, issue) for issue in mine)
+        to_mend = any(_allows(allowed, issue, instance.interface in mended) for issue in mine)
         if to_mend or (not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])):
             missing = any(is_missing(issue) for issue in mine)
             if missing and not allowed[_MISSING]:
@@ -280,10 +282,10 @@ def _message(found: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"{numbers['errors_count']} errors"])
 
 
-def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any]) -> bool:
-    """Whether an issue is one to be mended by wg_instance, as the switches are."""
-    if issue["field"] == "file" and only_peers_differ(issue["actual"]):
-        return False  # wg_drift has written the file anew
+def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any], peers_mended: bool) -> bool:
+    """Whether an issue is one to be mended by wg_instance, as the switches are. `peers_mended`: by wg_drift."""
+    if peers_mended and issue["field"] == "file" and only_peers_differ(issue["actual"]):
+        return False  # wg_drift has written the file anew, and what it did to the peers tells of that
     missing = is_missing(issue) or issue["actual"] == "missing"
     return bool(allowed[_MISSING if missing else _MISMATCHED])
 
