@@ -67,6 +67,8 @@ _MOST_DIFF = 300_000
 _MOST_TOLD = 20
 #: Seconds in which a healthy node answers; one that takes longer makes room for the next.
 _PATIENCE = 2.0
+#: More seconds than that, after which a node itself ends what it was asked.
+_LONGER = 5.0
 #: Nodes whose part of the registry is read together.
 _TOGETHER = 20
 
@@ -298,15 +300,21 @@ def _by_probe(shell: NodeShell, wanted: Sequence[wg_drift.Expected], limit: floa
 
 def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool, again: bool) -> probe.Reading:
     mark = probe.new_mark()
-    # Should nobody wait for it any more, it ends there by itself.
-    code, printed, said = shell.run(f"timeout {limit:g} /bin/sh", probe.text(names, mark, whole, again))
+    # When nobody waits for it any more, it ends there by itself.
+    code, printed, said = shell.run(
+        f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole, again)
+    )
     try:
-        return probe.parse(printed, mark)
+        reading = probe.parse(printed, mark)
     except probe.CutShort as error:
         reason = said.strip() or printed.strip()
         if code == 0 or not reason or mark in printed:
             raise
         raise WireGuardError(f"{error}: {reason}") from None
+    if reading.user != "0":
+        # To others, nothing is there.
+        raise WireGuardError(f"to look at it takes root, and not user id {reading.user}: set ansible_become")
+    return reading
 
 
 def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[str, Any] | None]:

@@ -44,8 +44,8 @@ class Source(Protocol):
         """What ``wg show <interface> dump`` does, "all" for all interfaces; failing is no error here."""
 
     def peers(self, interface: str) -> str:
-        """What ``wg show <interface> peers`` prints, "all" for all interfaces. That it fails is no error here: of another
-        interface that cannot be read it complains as well, and what it tells of the others is what counts."""
+        """What ``wg show <interface> peers`` prints, "all" for all interfaces. That it fails is no error here: of
+        another interface that cannot be read it complains as well, and what it tells of the others is what counts."""
 
     def has_socket(self, interface: str) -> bool:
         """Whether wireguard-go serves an interface of this name."""
