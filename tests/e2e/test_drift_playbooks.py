@@ -512,8 +512,6 @@ def test_overrides_are_in_effect_after_a_reconcile_and_nobody_notices(
     fleet: RegistryFleet, node: Node
 ) -> None:
     anna, bert = interface_of(fleet, "anna"), interface_of(fleet, "bert")
-    instance = fleet.instance("anna@example.com")
-    assert instance is not None
     told = fleet.done("provision", instance="anna@example.com").result
     device = fleet.lab.devices[0]
     ping = device.start_ping(connect(device, told, private_key("anna"), preshared_key("anna")), 0.1)
@@ -569,6 +567,8 @@ def test_overrides_are_in_effect_after_a_reconcile_and_nobody_notices(
     assert ping.stop().lost == 0
     device.disconnect()
     fleet.done("nodes", nodes_file=nodes_file(fleet, override_mtu=None))
+    fleet.done("reconcile", node=NODE1)
+    assert no_drift(fleet)
 
 
 def should_be_gone(interface: str, actual: str) -> dict[str, str]:
