@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,7 +31,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import (
     Done,
     each,
-    end_children,
 )
 
 if MISSING is None:
@@ -89,11 +89,16 @@ class ActionModule(RegistryAction):
             return self._mend(task_vars)
         if not self._task.args["run"]["nodes"]:
             return {}
+        # There are hundreds of thousands of small objects to come, and no circles of them: to look for these took
+        # longer than everything else.
+        gc.disable()
         try:
             return self._look_at_all(task_vars)
         except RegistryError as error:
             # The report comes after it, and says of which nodes nothing is known.
             return {"warnings": [str(error)]}
+        finally:
+            gc.enable()
 
     # -- looking
 
@@ -110,7 +115,6 @@ class ActionModule(RegistryAction):
             outcome, answer = _outcome(done, limit)
             report = None if answer is None else drift.report(nodes[done.name], answer)
             looked[done.name] = outcome, report
-        end_children()
         return self._tell(looked, task_vars)
 
     def _looks(

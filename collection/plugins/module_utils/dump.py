@@ -10,7 +10,7 @@ each line begins with the interface's name.
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer
@@ -46,10 +46,14 @@ def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
         try:
             if len(fields) == 8:
                 key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
-                nets = allowed.split(",") if "," in allowed else ([] if allowed == "(none)" else [allowed])
+                nets: Tuple[str, ...]
+                if "," in allowed:
+                    nets = tuple(sorted(allowed.split(",")))
+                else:
+                    nets = () if allowed == "(none)" else (allowed,)
                 devices[name].peers[key] = Peer(
                     key,
-                    tuple(sorted(nets)),
+                    nets,
                     None if preshared == "(none)" else preshared,
                     0 if keepalive == "off" else int(keepalive),
                     None if endpoint == "(none)" else endpoint,
