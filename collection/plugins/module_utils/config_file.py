@@ -133,7 +133,7 @@ def render_peers_for_wg(peers: Iterable[Peer], endpoints: Mapping[str, str]) -> 
     return "".join(parts)
 
 
-def _fwmark(value: str, field: str) -> int:
+def parse_fwmark(value: str, field: str) -> int:
     if value.lower() == "off":
         return 0
     if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
@@ -239,7 +239,7 @@ def _config(
         port = None if port_text is None else check.integer(port_text, "ListenPort", 0, 65535)
         mtu_text = last("mtu")
         mtu = None if mtu_text is None else check.integer(mtu_text, "MTU", 68, 65535)
-        fwmark = _fwmark(last("fwmark") or "off", "FwMark")
+        fwmark = parse_fwmark(last("fwmark") or "off", "FwMark")
         if table is None:
             table = check.check_table(last("table") or "auto", "Table")
     except InvalidInput as error:

@@ -60,6 +60,7 @@ class Outcome:
     wanted: InterfaceState = field(default_factory=InterfaceState)
     steps: List[Step] = field(default_factory=list)
     error: Optional[str] = None
+    cause: Optional[Exception] = None  # of the error
     warning: Optional[str] = None
 
 
@@ -170,7 +171,7 @@ def _converge_one(
                 forget(desired)
         node.now(desired.name, outcome.wanted)
     except (WireGuardError, OSError) as error:
-        outcome.error = str(error)
+        outcome.error, outcome.cause = str(error), error
     return outcome
 
 
