@@ -9,8 +9,6 @@ refused, and then nothing was done; or failed, and then it may have been. No mes
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -24,6 +22,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import signatures
 
 #: Seconds for names, the connection and TLS; and for all that a module does.
 CONNECT_SECONDS = 10.0
@@ -102,12 +102,6 @@ def health(agent: Agent, timeout: float = HEALTH_SECONDS) -> dict[str, Any]:
     return _asked(agent, "GET", path, b"", timeout, connect=min(timeout, CONNECT_SECONDS))
 
 
-def signature(secret: str, method: str, path: str, body: bytes, timestamp: str) -> str:
-    """The signature of a request, as the agent checks it."""
-    message = b"|".join((method.encode(), path.encode(), body, timestamp.encode()))
-    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-
-
 def certificates(pem: str) -> list[str]:
     """The certificates in a text, each as PEM."""
     return _PEM.findall(pem)
@@ -119,10 +113,9 @@ def certificates(pem: str) -> list[str]:
 def _asked(
     agent: Agent, method: str, path: str, body: bytes, timeout: float, connect: float = CONNECT_SECONDS
 ) -> dict[str, Any]:
-    timestamp = str(int(time.time()))
+    timestamp = int(time.time())
     headers = {
-        "X-Signature": signature(agent.secret, method, path, body, timestamp),
-        "X-Timestamp": timestamp,
+        **signatures.headers(agent.secret, method, path, body, timestamp),
         "Connection": "close",
         **({"Content-Type": "application/json"} if body else {}),
     }

@@ -75,7 +75,7 @@ class PackedAction(ActionBase):  # type: ignore[misc]
         node = variables.get("vpnfleet_node")
         if isinstance(node, Mapping) and node.get("agent_url") and node.get("name"):
             # Only what has one needs the registry's libraries. Its secret is no variable, which could be shown.
-            from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_agent import agent_of
+            from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_in_registry import agent_of
 
             return agent_of(str(node["name"]))
         return None

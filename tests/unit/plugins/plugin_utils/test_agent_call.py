@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import signatures
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_call, agent_transport
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
     Agent,
@@ -354,7 +355,7 @@ def test_a_secret_that_has_changed_on_the_way_is_taken_up(serve: Callable[..., S
     def reply(request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:])
-        right = agent_call.signature(new, "POST", "/v1/modules/wg_info", body, headers["X-Timestamp"])
+        right = signatures.sign(new, "POST", "/v1/modules/wg_info", body, headers["X-Timestamp"])
         return http(200, b"{}") if headers["X-Signature"] == right else http(401, b'{"error": "signature"}')
 
     server = serve(reply)
