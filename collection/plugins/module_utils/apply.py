@@ -41,7 +41,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     StopUnit,
     WriteFile,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import has_socket
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
 
 # `wg set` takes many peers in one call; argv and the descriptors of preshared keys bound how many.
@@ -139,7 +139,7 @@ def _delete_link(name: str) -> None:
         run(["ip", "link", "delete", "dev", name])
     # wireguard-go notices a moment later; a new interface of the same name must not meet its socket.
     deadline = time.monotonic() + 5
-    while has_socket(name) and time.monotonic() < deadline:
+    while HERE.has_socket(name) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 

@@ -35,8 +35,13 @@ def require(program: str) -> str:
     """The full path of `program`, or a WireGuardError that says what to install."""
     path = find(program)
     if path is None:
-        raise WireGuardError(f"{program} is not on this node: {_HINTS.get(program, 'install it')}")
+        raise missing(program)
     return path
+
+
+def missing(program: str) -> WireGuardError:
+    """The error that says so, and what to install."""
+    return WireGuardError(f"{program} is not on this node: {_HINTS.get(program, 'install it')}")
 
 
 def environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from which the table that was asked for is read again.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
@@ -151,6 +152,24 @@ def parse_beside(text: str, live: Mapping[str, Peer]) -> Config:
     if mark and text[len(head) + 1 :] == _render_peers(peers):
         return replace(parse(head), peers=peers)
     return parse(text)
+
+
+class AnotherDigest(WireGuardError):
+    """Of a file, no more than a digest was read, and that is not of the peers that run: all of it has to be read."""
+
+
+def beside_digest(head: str, digest: str, live: Mapping[str, Peer]) -> Config:
+    """The same of a file of which there are its text up to the first [Peer] and a digest of what comes from there on.
+
+    Raises AnotherDigest when the file's peers are others, or are written in another way.
+    """
+    peers = {
+        key: peer if peer.endpoint is None else peer._replace(endpoint=None) for key, peer in live.items()
+    }
+    rest = _render_peers(peers).encode("utf-8", "surrogateescape")
+    if hashlib.sha256(rest).hexdigest() != digest:
+        raise AnotherDigest("the file is not as what runs")
+    return replace(parse(head), peers=peers)
 
 
 def parse(text: str) -> Config:

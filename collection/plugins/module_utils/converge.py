@@ -44,6 +44,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import 
     read_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE, Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Unit
 
 # The kernel does more than it is told: with an interface's last IPv4 address go all its IPv4 routes. What the first
@@ -128,11 +129,11 @@ def check_batch(instances: Sequence[Desired]) -> None:
                 )
 
 
-def read_units(instances: Sequence[Desired]) -> Dict[str, Optional[Unit]]:
+def read_units(instances: Sequence[Desired], source: Source = HERE) -> Dict[str, Optional[Unit]]:
     """The unit of each instance by its name."""
     units: Dict[str, Optional[Unit]] = {}
     for folder in sorted({desired.config_dir for desired in instances}):
-        units.update(systemd.read_units([d.name for d in instances if d.config_dir == folder], folder))
+        units.update(source.units([d.name for d in instances if d.config_dir == folder], folder))
     return units
 
 
@@ -217,7 +218,7 @@ def _check_port(name: str, steps: Sequence[Step], wanted: InterfaceState) -> Non
 
 def states_of(node: Node, instances: Sequence[Desired]) -> Dict[str, InterfaceState]:
     """The state of each instance on a node by its name. Raises WireGuardError when one cannot be read."""
-    units = read_units(instances)
+    units = read_units(instances, node.source)
     return {d.name: interface_state(node, d.name, d.config_path, units[d.name]) for d in instances}
 
 

@@ -38,6 +38,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import 
     scrub,
     secrets_of,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
 
 ENTRIES = ("unknown_peers", "missing_peers", "mismatched_peers", "interface_issues")
@@ -296,25 +297,8 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     looked_at = [item for item in expected if item.state != "any"]
     node = read_node([item.interface for item in looked_at])
     states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
-    answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
-    for item in looked_at:
-        for kind, entries in compare(item, states[item.interface]).items():
-            answer[kind] += entries
-    if params.get("complete"):
-        answer["interface_issues"] += unexpected(node, expected)
-    numbers = {kind: len(answer[kind]) for kind in ENTRIES}
-    answer["has_drift"] = any(numbers.values())
-    answer["summary"] = {
-        "unknown_count": numbers["unknown_peers"],
-        "missing_count": numbers["missing_peers"],
-        "mismatched_count": numbers["mismatched_peers"],
-        "interface_count": numbers["interface_issues"],
-        "total_issues": sum(numbers.values()),
-    }
-    secrets = secrets_of(states.values())
-    secrets.update(
-        peer.preshared_key for item in looked_at for peer in item.peers.values() if peer.preshared_key
-    )
+    answer = compare_all(node, expected, states, bool(params.get("complete")))
+    secrets = all_secrets(expected, states)
     if any(params.get(switch) for switch in SWITCHES):
         present = [item for item in expected if item.state == "present"]
         wanted = [Desired(name=item.interface, config_dir=config_dir) for item in present]
@@ -332,6 +316,57 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
             answer["diff"] = diffs(outcomes)
     else:
         answer["changed"] = False
+    return finish(answer, secrets)
+
+
+def look(
+    expected: Sequence[Expected], source: Source, config_dir: str = DEFAULT_CONFIG_DIR
+) -> Dict[str, Any]:
+    """What `run` answers without any switch, of a node that is read from somewhere else; `expected` is complete.
+
+    Raises WireGuardError when an interface cannot be read: nothing is concluded from half a picture.
+    """
+    looked_at = [item for item in expected if item.state != "any"]
+    node = read_node(None, source)
+    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
+    answer = compare_all(node, expected, states, complete=True)
+    return finish({**answer, "changed": False}, all_secrets(expected, states))
+
+
+def compare_all(
+    node: Node, expected: Sequence[Expected], states: Mapping[str, InterfaceState], complete: bool
+) -> Dict[str, Any]:
+    """The drift of a node: the lists of entries in full, `has_drift` and `summary`. Pure."""
+    answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
+    for item in expected:
+        if item.state != "any":
+            for kind, entries in compare(item, states[item.interface]).items():
+                answer[kind] += entries
+    if complete:
+        answer["interface_issues"] += unexpected(node, expected)
+    numbers = {kind: len(answer[kind]) for kind in ENTRIES}
+    answer["has_drift"] = any(numbers.values())
+    answer["summary"] = {
+        "unknown_count": numbers["unknown_peers"],
+        "missing_count": numbers["missing_peers"],
+        "mismatched_count": numbers["mismatched_peers"],
+        "interface_count": numbers["interface_issues"],
+        "total_issues": sum(numbers.values()),
+    }
+    return answer
+
+
+def all_secrets(expected: Sequence[Expected], states: Mapping[str, InterfaceState]) -> Set[str]:
+    """The secrets on a node, and those that should be there."""
+    secrets = secrets_of(states.values())
+    secrets.update(
+        peer.preshared_key for item in expected for peer in item.peers.values() if peer.preshared_key
+    )
+    return secrets
+
+
+def finish(answer: Dict[str, Any], secrets: Set[str]) -> Dict[str, Any]:
+    """The answer as it is printed: bounded, and free of secrets."""
     # What concerns whole interfaces is the last to be cut.
     bound([answer], reversed(ENTRIES), MAX_ENTRIES)
     for kind in ENTRIES:

@@ -10,14 +10,23 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import is_private, read_text
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import BrokenFile, parse_beside
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
+    BrokenFile,
+    beside_digest,
+    parse_beside,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump, parse_dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import (
+    ADDRESSES,
+    HERE,
+    Source,
+    routes_command,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Config,
     Device,
@@ -30,11 +39,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 # Up to so many interfaces are read one by one; above, one command reads all that there are.
 ONE_BY_ONE = 3
 _UNREADABLE = re.compile(r"^Unable to access interface ([^\s:]+):? ?(.*)$", re.MULTILINE)
-
-
-def has_socket(name: str) -> bool:
-    """Whether wireguard-go serves an interface of this name."""
-    return os.path.exists(f"/run/wireguard/{name}.sock")
 
 
 @dataclass
@@ -50,10 +54,13 @@ class Node:
     )  # what was read: of which interface, text
     routes: Dict[str, FrozenSet[Route]] = field(default_factory=dict)
     default_device: Optional[str] = None  # where the node's own default route goes
+    source: Source = HERE
 
     def wireguard(self) -> Set[str]:
         """All interfaces that are WireGuard's, also those that were not asked for and so are not in `devices`."""
-        found = {name for name, kind in self.kinds.items() if kind == "wireguard" or has_socket(name)}
+        found = {
+            name for name, kind in self.kinds.items() if kind == "wireguard" or self.source.has_socket(name)
+        }
         return found | self.devices.keys()
 
     def now(self, name: str, state: InterfaceState) -> None:
@@ -69,10 +76,10 @@ class Node:
         return (way_out.mtu if way_out and way_out.mtu else 1500) - 80
 
 
-def read_node(interfaces: Optional[List[str]] = None) -> Node:
+def read_node(interfaces: Optional[List[str]] = None, source: Source = HERE) -> Node:
     """Read links, devices and routes of `interfaces`, or of all. Raises WireGuardError when a reading fails."""
-    node = Node()
-    for entry in _json(["ip", "-json", "-details", "address", "show"]):
+    node = Node(source=source)
+    for entry in _json(ADDRESSES, source.addresses()):
         name = entry.get("ifname")
         if not name:
             continue
@@ -96,14 +103,14 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
         for name in interfaces:
             if node.kinds.get(name) not in ("wireguard", "tun"):
                 continue
-            result = run(["wg", "show", name, "dump"], check=False)
+            result = node.source.dump(name)
             if result.returncode == 0:
                 node.dumps.append((name, result.stdout))
                 node.devices.update(parse_dump(result.stdout, name))
-            elif node.kinds[name] == "wireguard" or has_socket(name):
+            elif node.kinds[name] == "wireguard" or node.source.has_socket(name):
                 node.unreadable[name] = result.stderr.strip()
         return
-    result = run(["wg", "show", "all", "dump"], check=False)
+    result = node.source.dump("all")
     if result.returncode != 0 and not _UNREADABLE.search(result.stderr):
         raise IncompleteDump(f"wg show all dump failed: {result.stderr.strip()}")
     node.dumps.append((None, result.stdout))
@@ -118,7 +125,7 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
 def _read_routes(node: Node) -> None:
     routes: Dict[str, set[Route]] = {}
     for family in ("-4", "-6"):
-        for entry in _json(["ip", family, "-json", "route", "show", "table", "all", "type", "unicast"]):
+        for entry in _json(routes_command(family), node.source.routes(family)):
             device, destination = entry.get("dev"), entry.get("dst", "")
             if not device:
                 continue
@@ -134,9 +141,9 @@ def _read_routes(node: Node) -> None:
     node.routes = {device: frozenset(found) for device, found in routes.items()}
 
 
-def _json(argv: List[str]) -> List[Dict[str, Any]]:
+def _json(argv: Sequence[str], text: str) -> List[Dict[str, Any]]:
     try:
-        found = json.loads(run(argv).stdout or "[]")
+        found = json.loads(text or "[]")
     except ValueError:
         raise WireGuardError(f"{' '.join(argv)} did not answer in JSON") from None
     return [entry for entry in found if entry]
@@ -155,15 +162,20 @@ def interface_state(
     if name in node.links and name not in node.devices:
         kind = node.kinds.get(name) or "hardware"
         raise Refused(f"{name} exists on this node and is not a WireGuard interface (it is of kind {kind})")
-    text = read_text(config_path)
+    found = node.source.file(config_path)
+    text = None if found is None else found.text
     config: Optional[Config] = None
     broken: Optional[str] = None
     if text is not None and known is not None and text == known.file:
         config, broken = known.config, known.broken
-    elif text is not None:
+    elif found is not None:
         device = node.devices.get(name)
+        live = device.peers if device else {}
         try:
-            config = parse_beside(text, device.peers if device else {})
+            if found.peers_digest is None:
+                config = parse_beside(found.text, live)
+            else:
+                config = beside_digest(found.text, found.peers_digest, live)
         except BrokenFile as error:
             broken = str(error)
     return InterfaceState(
@@ -171,7 +183,7 @@ def interface_state(
         link=node.links.get(name),
         routes=node.routes.get(name, frozenset()),
         file=text,
-        file_is_private=is_private(config_path),
+        file_is_private=found is None or found.private,
         config=config,
         broken=broken,
         unit=unit,

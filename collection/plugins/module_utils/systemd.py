@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
@@ -20,6 +20,8 @@ _ADOPT = """[Service]
 ExecStart=
 ExecStart=/bin/sh -c '/sbin/ip link show dev %i >/dev/null 2>&1 || exec wg-quick up %i'
 """
+# Before the names of units.
+SHOW = ("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--")
 
 
 def runs() -> bool:
@@ -38,7 +40,11 @@ def read_units(interfaces: List[str], config_dir: str = DEFAULT_CONFIG_DIR) -> D
     if not interfaces or config_dir != DEFAULT_CONFIG_DIR or not runs():
         return dict.fromkeys(interfaces)
     names = [unit_name(name) for name in interfaces]
-    output = run(["systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *names]).stdout
+    return parse_units(run([*SHOW, *names]).stdout, interfaces)
+
+
+def parse_units(output: str, interfaces: Sequence[str]) -> Dict[str, Optional[Unit]]:
+    """The state of each interface's unit out of what SHOW has printed."""
     found: Dict[str, Unit] = {}
     for block in output.split("\n\n"):
         values = dict(line.partition("=")[::2] for line in block.splitlines())

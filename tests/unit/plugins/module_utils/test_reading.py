@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import reading
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import reading, source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
@@ -95,7 +95,7 @@ class Programs:
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     made = Programs()
-    monkeypatch.setattr(reading, "run", made.run)
+    monkeypatch.setattr(source, "run", made.run)
     return made
 
 
@@ -147,7 +147,7 @@ def test_a_dump_cut_short_is_refused(programs: Programs) -> None:
 
 
 def test_an_answer_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "run", lambda argv: subprocess.CompletedProcess(argv, 0, "Object", ""))
+    monkeypatch.setattr(source, "run", lambda argv: subprocess.CompletedProcess(argv, 0, "Object", ""))
     with pytest.raises(WireGuardError, match=r"^ip -json -details address show did not answer in JSON$"):
         read_node([])
 
