@@ -159,7 +159,7 @@ class AnotherDigest(WireGuardError):
 
 
 def beside_digest(head: str, digest: str, live: Mapping[str, Peer]) -> Config:
-    """The same of a file of which there are its text up to the first [Peer] and a digest of what comes from there on.
+    """As parse_beside, of a file of which there are the text up to its first [Peer] and a digest from there on.
 
     Raises AnotherDigest when the file's peers are others, or are written in another way.
     """
@@ -168,8 +168,8 @@ def beside_digest(head: str, digest: str, live: Mapping[str, Peer]) -> Config:
     }
     rest = _render_peers(peers).encode("utf-8", "surrogateescape")
     if hashlib.sha256(rest).hexdigest() != digest:
-        raise AnotherDigest("the file is not as what runs")
-    return replace(parse(head), peers=peers)
+        raise AnotherDigest("the config file is not as what runs")
+    return replace(parse(head.partition("\n[Peer]\n")[0]), peers=peers)
 
 
 def parse(text: str) -> Config:
