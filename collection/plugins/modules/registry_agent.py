@@ -19,12 +19,12 @@ extends_documentation_fragment:
 options:
   step:
     description:
-      - V(begin), on the controller, reads the variables C(node) or C(nodes), C(state), C(rotate) and C(agent_port) as data,
-        chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. What is refused is told
-        by V(report).
+      - V(begin), on the controller, reads the variables C(node) or C(nodes), C(state), C(rotate) and C(agent_port) as
+        data, chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. What is refused
+        is told by V(report).
       - V(expect) has O(certificate) count as the node's before its agent shows it.
-      - V(confirm) asks the agent how it is, with the newest secret and no other certificate than O(certificate). When it
-        answers, the node is reached by it from now on; older secrets and certificates are forgotten.
+      - V(confirm) asks the agent how it is, with the newest secret and no other certificate than O(certificate). When
+        it answers, the node is reached by it from now on; older secrets and certificates are forgotten.
       - V(forget) has the node reached by SSH.
       - V(report), on the controller, publishes by C(set_stats) what came of it.
     type: str
@@ -63,7 +63,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 result:
-  description: What is published - C(operation), C(status), C(changed), C(message), and of each node the same in C(nodes).
+  description: What is published - C(operation), C(status), C(changed), C(message), and of each node the same in
+    C(nodes).
   returned: of the step report
   type: dict
 undone:

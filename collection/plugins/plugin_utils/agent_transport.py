@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
+    ANSWER_SECONDS,
     Agent,
     AgentError,
     AgentRefused,
@@ -26,22 +27,24 @@ def run_module(
     arguments: Mapping[str, Any],
     check: bool,
     diff: bool,
+    timeout: float = ANSWER_SECONDS,
 ) -> dict[str, Any]:
-    """Run a module (its full name, or that within the collection) by `agent`; returns its answer.
+    """Run a module (its full name, or that within the collection) by `agent`; returns its answer, which takes `timeout`
+    seconds at the most.
 
     Secret and certificate change while calls are on their way. So, when nothing was done because of them, it is asked
     once more with what `again` tells, if that is something else. Raises AgentError.
     """
     name = module.rpartition(".")[2]
     try:
-        return call(agent, name, arguments, check, diff)
+        return call(agent, name, arguments, check, diff, timeout)
     except AgentError as error:
         if not is_away(error):
             raise
         newer = again()
         if newer is None or newer == agent:
             raise
-    return call(newer, name, arguments, check, diff)
+    return call(newer, name, arguments, check, diff, timeout)
 
 
 def is_away(error: AgentError) -> bool:

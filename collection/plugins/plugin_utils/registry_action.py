@@ -121,6 +121,11 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
         with self.registry.read() as session:
             return agents.agent_of(session, name)
 
+    def all_agents(self) -> dict[str, Agent]:
+        """By name, the agents of all nodes that are reached by one."""
+        with self.registry.read() as session:
+            return agents.by_name(session)
+
     def _call_agent(
         self, agent: Agent, name: str, module: str, arguments: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any]]:

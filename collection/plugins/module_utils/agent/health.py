@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.version import VERSION
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import has_socket
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE
 
 MOST_INTERFACES = 1000
 
@@ -29,7 +29,7 @@ def health() -> Dict[str, Any]:
             "listen_port": int(port) if port.isdigit() else None,
             "peers": 0,
             "latest_handshake": 0,
-            "implementation": "wireguard-go" if has_socket(name) else "kernel",
+            "implementation": "wireguard-go" if HERE.has_socket(name) else "kernel",
         }
     for line in run(["wg", "show", "all", "latest-handshakes"], check=False).stdout.splitlines():
         name, _key, latest = (*line.split("\t"), "", "")[:3]

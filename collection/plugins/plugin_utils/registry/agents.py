@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent, certificates
@@ -29,14 +29,25 @@ def agent_of(session: Session, name: str) -> Agent | None:
 
     An agent without a secret is not ours yet: its URL alone does not say how to speak with it.
     """
-    found = session.execute(
-        select(Node.agent_url, Node.agent_secret, Node.agent_certificate).where(
-            Node.name == name, Node.agent_url.is_not(None), Node.agent_secret.is_not(None)
+    return _found(session, Node.name == name).get(name)
+
+
+def by_name(session: Session) -> dict[str, Agent]:
+    """By name, the agents of all nodes that are reached by one."""
+    return _found(session)
+
+
+def _found(session: Session, *where: ColumnElement[bool]) -> dict[str, Agent]:
+    rows = session.execute(
+        select(Node.name, Node.agent_url, Node.agent_secret, Node.agent_certificate).where(
+            Node.agent_url.is_not(None), Node.agent_secret.is_not(None), *where
         )
-    ).one_or_none()
-    if found is None or found.agent_url is None or found.agent_secret is None:
-        return None
-    return Agent(found.agent_url, found.agent_secret, found.agent_certificate)
+    )
+    return {
+        name: Agent(url, secret, certificate)
+        for name, url, secret, certificate in rows
+        if url is not None and secret is not None
+    }
 
 
 def prepare(node: Node, rotate: bool) -> bool:

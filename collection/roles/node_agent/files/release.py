@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The code of the agent as one archive, which is the same, byte for byte, as long as the code is.
 
-    release.py digest COLLECTION    12 hexadecimal digits, by which the release is known
-    release.py archive COLLECTION   the archive, in base64; as its last member, RELEASE says that all of it is there
+release.py digest COLLECTION    12 hexadecimal digits, by which the release is known
+release.py archive COLLECTION   the archive, in base64; as its last member, RELEASE says that all of it is there
 """
 
 from __future__ import annotations
