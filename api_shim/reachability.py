@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+
+_SSH = 22
 SECONDS = 3.0
 _MOST_BYTES = 8192  # before the banner a server may say other things (RFC 4253, 4.2)
+
+
+async def reachability(node: Node) -> str | None:
+    """Why a node does not answer at the moment; None when it does. It takes a few seconds at the most, raises nothing,
+    and its words have no addresses and no secrets."""
+    return await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH)
 
 
 async def unreachable(host: str, port: int, seconds: float = SECONDS) -> str | None:

@@ -169,7 +169,12 @@ def test_a_fleet_without_drift(fleet: RegistryFleet) -> None:
     run = fleet.done("drift")
     assert set(run.changed.values()) == {0}
     data = run.published["data"]
-    assert data["summary"] == {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
+    assert data["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 0,
+        "total_issues": 0,
+        "unreachable_nodes": 0,
+    }
     ids = {one["node_id"]: one["node"] for one in run.published["operations"]}
     assert sorted(ids.values()) == [NODE1, NODE2, NODE3]
     for number, report in data["nodes"].items():
@@ -189,6 +194,7 @@ def test_a_fleet_without_drift(fleet: RegistryFleet) -> None:
                 "total_issues": 0,
             },
             "node_id": number,
+            "reachable": True,
         }
     assert fleet.states() == before
 
@@ -206,7 +212,12 @@ def test_a_look_in_check_mode_looks_and_records_nothing(fleet: RegistryFleet) ->
     tables = fleet.tables()
     run = fleet.done("drift", "--check")
     assert fleet.tables() == tables
-    assert run.published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
+    assert run.published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 0,
+        "total_issues": 0,
+        "unreachable_nodes": 0,
+    }
 
 
 def test_limit_looks_at_that_node_alone(fleet: RegistryFleet) -> None:
@@ -443,7 +454,12 @@ def test_a_dead_node_is_an_error_in_the_report_of_the_fleet(fleet: RegistryFleet
     assert "error" not in data[NODE1]
     assert data[NODE1]["missing_peers"][0]["interface"] == name
     assert data[NODE3]["has_drift"] is False
-    assert run.published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 4}
+    assert run.published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 4,
+        "unreachable_nodes": 1,
+    }
     assert run.published["status"] == "partial_success"
     for one in (alone, mended):
         assert (one.result["status"], one.result["code"], one.result["pending"]) == ("error", 500, False)

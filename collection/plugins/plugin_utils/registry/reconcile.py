@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    checks,
     drift,
     endings,
     operations,
@@ -47,6 +48,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.result
     error,
     fit,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.what_is_left import what_is_left
 
 LISTS = ("errors", "instances", "added", "updated", "removed")
 _MISSING, _MISMATCHED, _UNKNOWN = SWITCHES
@@ -164,6 +166,9 @@ def settle_repairs(
             if instance is not None and instance.node_id == node.id:
                 instance.applied = True
                 instance.arrived = instance.arrived or instance.state == "present"
+    set_up = {name: repair for repair in planned if done[name := repair.interface].state == stages.DONE}
+    with_peers = [name for name, repair in set_up.items() if repair.with_peers]
+    stages.note(operation, left=what_is_left(answer, switches(operation), set_up, with_peers))
     session.flush()
     _end_others(session, operation, node, {repair.name for repair in planned})
 
@@ -226,8 +231,15 @@ def report(
     return fitted
 
 
-def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
-    """All is noted by settle_repairs."""
+def settle(
+    session: Session,
+    operation: Operation,
+    stage: str,  # noqa: ARG001
+    node: Node,
+    outcome: stages.Outcome,
+) -> None:
+    """Keep how it ended. All else is noted by settle_repairs."""
+    checks.note(session, operation, node, outcome, (operation.progress or {}).get("left"))
 
 
 def result(session: Session, operation: Operation) -> Result:

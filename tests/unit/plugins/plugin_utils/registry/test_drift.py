@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -210,7 +211,12 @@ def test_check_mode_looks_all_the_same_and_records_nothing(fleet: DriftControlle
     published = fleet.play("drift", check=True)
     with fleet.registry.read() as session:
         assert session.scalars(select(Operation.id)).all() == before
-    assert published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 7}
+    assert published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 7,
+        "unreachable_nodes": 1,
+    }
     by_node = {one["node"]: one["status"] for one in published["operations"]}
     assert by_node == {NL: "planned", DE: "planned", FR: "error"}
     assert len(fleet.undone) == 1
@@ -220,6 +226,10 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     fleet.fleet.nodes[NL].up.popitem()
     fleet.fleet.set_weather(Weather.UNREACHABLE, DE)
     fleet.fleet.set_weather(Weather.REFUSES, FR)
+    seen = {NL: None, DE: datetime(2026, 1, 15, 10, 30, tzinfo=UTC), FR: None}
+    with fleet.registry.write() as session:
+        for name, at in seen.items():
+            require_node(session, name).last_seen = at
     published = fleet.play("drift")
     nodes = {one["node"]: published["data"]["nodes"][one["node_id"]] for one in published["operations"]}
     assert nodes[NL]["summary"]["total_issues"] == 3
@@ -229,7 +239,17 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     ):
         assert why in nodes[name]["error"]
         assert (nodes[name]["has_drift"], nodes[name]["summary"]) == (None, {"total_issues": 0})
-    assert published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 3}
+    # The one that answered, if only that it cannot be read, was seen now.
+    assert {name: one["reachable"] for name, one in nodes.items()} == {NL: True, DE: False, FR: True}
+    assert nodes[DE]["last_seen"] == "2026-01-15T10:30:00"
+    assert nodes[FR]["last_seen"] > "2026-01-15T10:30:00"
+    assert "error" not in nodes[NL]
+    assert published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 3,
+        "unreachable_nodes": 1,
+    }
     assert published["status"] == "partial_success"
     assert len(fleet.undone) == 2
     with fleet.registry.read() as session:
