@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asking the agent on a node, over HTTP: to run a module, or how it is.
 
-Each request is signed, and asks once. What goes wrong is told apart by what may have become of it: not reached or
-refused, and then nothing was done; or failed, and then it may have been. No message has the secret in it.
+Each request is signed. What goes wrong is told apart by what may have become of it: not reached or refused, and then
+nothing was done; or failed, and then it may have been. No message has the secret in it.
+
+An agent that is being started anew may drop a connection before it has read a request. So a request that is dropped
+without a word is sent again as it was: whatever became of it the first time, an agent takes each signature once.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ ANSWER_SECONDS = 600.0
 HEALTH_SECONDS = 3.0
 #: Bytes of an answer. What the modules tell of a node is far below.
 MOST_ANSWER = 64 * 2**20
+_UNAUTHORIZED = 401
 _MOST_TOLD = 300
+#: Seconds before what was dropped is sent again, each time.
+_PAUSES = (0.1, 0.4, 1.0)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 #: A node that has gone without a word is given up after half a minute.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 30_000))
@@ -110,25 +116,59 @@ def certificates(pem: str) -> list[str]:
 # ---- one request
 
 
+class _DroppedError(Exception):
+    """The connection has ended without a byte of an answer; `sent` is whether the request may be with the agent."""
+
+    def __init__(self, why: str, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
 def _asked(
     agent: Agent, method: str, path: str, body: bytes, timeout: float, connect: float = CONNECT_SECONDS
 ) -> dict[str, Any]:
-    timestamp = int(time.time())
     headers = {
-        **signatures.headers(agent.secret, method, path, body, timestamp),
+        **signatures.headers(agent.secret, method, path, body, int(time.time())),
         "Connection": "close",
         **({"Content-Type": "application/json"} if body else {}),
     }
+    sent, why = False, ""
+    for pause in (*_PAUSES, None):
+        try:
+            status, told = _once(agent, connect, timeout, (method, path, body or None, headers))
+        except _DroppedError as dropped:
+            sent, why = sent or dropped.sent, str(dropped)
+            if pause is None:
+                break
+            time.sleep(pause)
+        except AgentUnreachable:
+            if sent:
+                break
+            raise
+        else:
+            # It has this signature already: from the first time.
+            if sent and status == _UNAUTHORIZED:
+                break
+            return _read(status, told)
+    if sent:
+        raise AgentFailed(f"its agent ended the connection before it had answered ({why})")
+    raise AgentUnreachable(f"no connection with its agent: {why}")
+
+
+def _once(
+    agent: Agent,
+    connect: float,
+    timeout: float,
+    request: tuple[str, str, bytes | None, dict[str, str]],
+) -> tuple[int, bytes]:
     where = urlsplit(agent.url)
     with _connected(agent, where, connect) as connection, _ended_after(connection.sock, timeout) as late:
         try:
-            connection.request(method, path, body or None, headers)
+            connection.request(*request)
         except OSError as error:
             # Not all of it was sent, and it is signed as a whole. There may be an answer that says why.
-            status, told = _early_answer(connection, error)
-        else:
-            status, told = _answer(connection, late, timeout)
-    return _read(status, told)
+            return _early_answer(connection, error)
+        return _answer(connection, late, timeout)
 
 
 @contextmanager
@@ -139,6 +179,8 @@ def _connected(agent: Agent, where: SplitResult, timeout: float) -> Iterator[HTT
         context = _context(agent.certificate) if where.scheme == "https" else None
     except (ValueError, ssl.SSLError):
         raise AgentUnreachable("its URL or its certificate in the registry is none") from None
+    if context is None and agent.certificate is not None:
+        raise AgentUnreachable("its URL says http, and it has a certificate: it is asked over https alone")
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
         connection.connect()
@@ -152,6 +194,10 @@ def _connected(agent: Agent, where: SplitResult, timeout: float) -> Iterator[HTT
         connection.sock.settimeout(None)
     except OSError as error:
         connection.close()
+        if isinstance(
+            error, ConnectionResetError | BrokenPipeError | ssl.SSLEOFError | ssl.SSLZeroReturnError
+        ):
+            raise _DroppedError(_name(error), sent=False) from None
         raise AgentUnreachable(_why(error, timeout)) from None
     except UnicodeError:  # a name that cannot be written as IDNA
         raise AgentUnreachable("host name not known") from None
@@ -198,7 +244,12 @@ def _why(error: OSError, timeout: float) -> str:
         return "its agent's host name is not known"
     if isinstance(error, ssl.SSLError):
         return f"no TLS with its agent: {error.reason or 'handshake failed'}"
-    return f"no connection with its agent: {error.strerror or type(error).__name__}"
+    return f"no connection with its agent: {_name(error)}"
+
+
+def _name(error: OSError) -> str:
+    """What there is to say of it that names no address."""
+    return error.strerror or type(error).__name__
 
 
 @contextmanager
@@ -228,9 +279,7 @@ def _early_answer(connection: HTTPConnection, error: OSError) -> tuple[int, byte
         response.begin()
         return response.status, response.read(MOST_ANSWER + 1)
     except (OSError, HTTPException):
-        raise AgentUnreachable(
-            f"its agent ended the connection before all was sent: {error.strerror or type(error).__name__}"
-        ) from None
+        raise _DroppedError(_name(error), sent=False) from None
 
 
 def _answer(connection: HTTPConnection, late: threading.Event, timeout: float) -> tuple[int, bytes]:
@@ -243,6 +292,9 @@ def _answer(connection: HTTPConnection, late: threading.Event, timeout: float) -
         ended = error
     if late.is_set():
         raise AgentFailed(f"its agent has not answered within {timeout:g} s")
+    # Raised for an end in the place of the status line, or before.
+    if isinstance(ended, ConnectionResetError) and not status:
+        raise _DroppedError(type(ended).__name__, sent=True)
     if ended is not None:
         raise AgentFailed(f"its agent ended the connection before it had answered ({type(ended).__name__})")
     return status, told
@@ -261,7 +313,7 @@ def _read(status: int, told: bytes) -> dict[str, Any]:
         raise AgentFailed("its agent's answer cannot be read")
     problem = answer.get("error") if isinstance(answer, dict) else None
     shown = " ".join(problem.split())[:_MOST_TOLD] if isinstance(problem, str) else f"HTTP status {status}"
-    if status == 401:
+    if status == _UNAUTHORIZED:
         raise AgentRefused(status, f"its agent refuses the signature: {shown}")
     if 400 <= status < 500 or status == 503:
         raise AgentRefused(status, f"its agent refuses: {shown}")

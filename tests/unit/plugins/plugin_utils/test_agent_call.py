@@ -109,7 +109,9 @@ def test_what_went_wrong_is_told_apart(
     assert told in str(caught.value)
     assert len(str(caught.value)) < 400
     assert SECRET not in repr(caught.value)
-    assert len(server.requests) == 1  # it is asked once
+    # It is asked once; only what has ended without a word is sent again, as it was.
+    assert len(set(server.requests)) == 1
+    assert len(server.requests) == (1 if reply else 4)
 
 
 def test_nobody_there_is_unreachable() -> None:
@@ -185,6 +187,36 @@ def test_a_body_that_is_refused_before_it_has_come_is_refused() -> None:
         thread.join(10)
 
 
+def test_what_was_dropped_without_a_word_is_sent_again_as_it_was(serve: Callable[..., Server]) -> None:
+    """An agent that starts anew drops it; and each signature counts once, whatever became of the first."""
+    replies = [b"", http(200, b"{}")]
+    server = serve(lambda _request: replies.pop(0))
+    assert agent_call.call(Agent(server.url, SECRET), "wg_info", {}) == {}
+    assert len(server.requests) == 2
+    assert len(set(server.requests)) == 1
+
+    replies += [b"", http(401, b'{"error": "seen before"}')]
+    with pytest.raises(AgentFailed, match="before it had answered"):
+        agent_call.call(Agent(server.url, SECRET), "wg_instance", {})
+
+
+def test_who_is_gone_after_it_was_asked_may_have_done_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def die() -> None:
+            connection, _from = listening.accept()
+            with connection:
+                connection.recv(65536)
+                listening.close()
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        with pytest.raises(AgentFailed, match="before it had answered"):
+            agent_call.call(Agent(f"http://127.0.0.1:{port}", SECRET), "wg_info", {})
+        thread.join(10)
+
+
 # ---- TLS
 
 
@@ -232,6 +264,13 @@ def test_what_is_no_certificate_lets_nobody_in(
     server = serve(answering({}), Identity(tmp_path, "mine").context)
     with pytest.raises(AgentUnreachable):
         agent_call.call(Agent(server.url, SECRET, stored), "wg_info", {})
+    assert server.requests == []
+
+
+def test_who_has_a_certificate_is_not_asked_in_clear(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve(answering({}))
+    with pytest.raises(AgentUnreachable, match="https alone"):
+        agent_call.call(Agent(server.url, SECRET, Identity(tmp_path, "mine").pem), "wg_info", {})
     assert server.requests == []
 
 
