@@ -200,7 +200,7 @@ def test_modules_without_the_registry(fleet: RegistryFleet) -> None:
     assert "changed=0" in _ran(fleet, site)
     by_registry = ["-i", str(fleet.folder / "registry.yml"), NODE2]
     told = _ran(fleet, [*ANSIBLE, "adhoc", *by_registry, "-m", "vpnfleet.wireguard.wg_info"])
-    assert '"name": "wg900"' in told
+    assert "name: wg900" in told
     state = {"name": "wg900", "state": "absent"}
     _ran(
         fleet,
