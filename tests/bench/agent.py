@@ -8,6 +8,7 @@ that no way there is counted.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import subprocess
 import time
@@ -71,7 +72,8 @@ def syncconf(lab: Lab, folder: Path, runs: int) -> Comparison:
         asks, answers = starter.stdin, starter.stdout
 
         def by_agent() -> None:
-            reply = client.syncconf("wgb0", next(turn).read_bytes())
+            encoded = base64.b64encode(next(turn).read_bytes()).decode("ascii")
+            reply = client.request("POST", "/v1/wg/wgb0/syncconf", f'{{"config": "{encoded}"}}'.encode())
             if reply.status != 200:
                 raise RuntimeError(str(reply.body))
 

@@ -10,9 +10,11 @@ each line begins with the interface's name.
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional
+from dataclasses import replace
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import PeerMap, derived
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer
 
 
@@ -28,42 +30,71 @@ class Traffic(NamedTuple):
     sent: int  # bytes
 
 
+# By interface, the lines of its last dump and its peers: read again and again, most of them are as they were.
+_LAST: Dict[str, Tuple[FrozenSet[str], PeerMap]] = {}
+_MOST_INTERFACES = 64
+
+
 def _none(text: str) -> Optional[str]:
     return None if text == "(none)" else text
 
 
 def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
     """Return the devices of a dump by name. `interface` is its name when the dump is of a single one."""
-    devices: Dict[str, Device] = {}
     if text and not text.endswith("\n"):
         raise IncompleteDump("the answer of wg show dump stops in the middle of a line")
-    for line in text.splitlines():
-        fields = line.split("\t")
-        if interface is None:
-            name = fields.pop(0)
-        else:
-            name = interface
-        try:
+    try:
+        if interface is not None:
+            return _one(text.splitlines(), interface)
+        devices: Dict[str, Device] = {}
+        for line in text.splitlines():
+            name, *fields = line.split("\t")
             if len(fields) == 8:
-                key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
-                nets = allowed.split(",") if "," in allowed else ([] if allowed == "(none)" else [allowed])
-                devices[name].peers[key] = Peer(
-                    key,
-                    tuple(sorted(nets)),
-                    None if preshared == "(none)" else preshared,
-                    0 if keepalive == "off" else int(keepalive),
-                    None if endpoint == "(none)" else endpoint,
-                )
-            elif len(fields) == 4:
-                private, public, port, fwmark = fields
-                devices[name] = Device(
-                    _none(private), _none(public), int(port), 0 if fwmark == "off" else int(fwmark, 16), {}
-                )
+                devices[name].peers[fields[0]] = _peer(fields)
             else:
-                raise ValueError
-        except (KeyError, ValueError):
-            raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
+                devices[name] = _device(fields)
+    except (KeyError, ValueError):
+        raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
     return devices
+
+
+def _one(lines: List[str], interface: str) -> Dict[str, Device]:
+    if not lines:
+        return {}
+    device = _device(lines[0].split("\t"))
+    now = frozenset(lines[1:])
+    then, peers = _LAST.get(interface, (frozenset(), PeerMap({})))
+    found = [_peer(line.split("\t")) for line in now - then]
+    gone = {line.partition("\t")[0] for line in then - now}
+    peers = derived(
+        peers,
+        # Mostly, what has changed of a peer is its traffic.
+        [peer for peer in found if peers.get(peer.public_key) != peer],
+        gone.difference([peer.public_key for peer in found]),
+    )
+    if len(peers) != len(lines) - 1:
+        raise ValueError("a peer is there twice")
+    if len(_LAST) >= _MOST_INTERFACES:
+        _LAST.clear()
+    _LAST[interface] = now, peers
+    return {interface: replace(device, peers=peers)}
+
+
+def _device(fields: List[str]) -> Device:
+    private, public, port, fwmark = fields
+    return Device(_none(private), _none(public), int(port), 0 if fwmark == "off" else int(fwmark, 16), {})
+
+
+def _peer(fields: List[str]) -> Peer:
+    key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
+    nets = allowed.split(",") if "," in allowed else ([] if allowed == "(none)" else [allowed])
+    return Peer(
+        key,
+        tuple(sorted(nets)),
+        None if preshared == "(none)" else preshared,
+        0 if keepalive == "off" else int(keepalive),
+        None if endpoint == "(none)" else endpoint,
+    )
 
 
 def parse_traffic(text: str, interface: Optional[str] = None) -> Dict[str, Dict[str, Traffic]]:

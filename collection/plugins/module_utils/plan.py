@@ -16,7 +16,12 @@ from typing import Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple, U
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_overlap
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import default_routes, wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import settle, unsettled
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import (
+    default_routes,
+    routes_for,
+    wanted_routes,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Config,
     Device,
@@ -206,7 +211,7 @@ def target(
             "peers", f"{public_key} is the interface's own public key; wg would skip it silently"
         )
     if table == "auto":
-        everything = default_routes(peers.values())
+        everything = default_routes(peers)
         if everything:
             raise Refused(
                 f"allowed_ips {everything[0]} with table auto would send the node's own traffic into the tunnel: "
@@ -227,7 +232,7 @@ def target(
     return InterfaceState(
         device=Device(private_key, public_key, port, fwmark, peers),
         link=Link(True, mtu or (None if actual.link else default_mtu()), frozenset(addresses)),
-        routes=wanted_routes(table, addresses, peers.values()),
+        routes=routes_for(table, addresses, peers),
         file=render(wanted),
         config=wanted,
         unit=unit if unit is None or desired.enabled is None else Unit(enabled=desired.enabled, active=True),
@@ -297,11 +302,19 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
     asked = wanted.device.peers if wanted.device else {}
     endpoints_then = actual.config.peers if actual.config else {}
     endpoints_now = wanted.config.peers if wanted.config else {}
-    added, updated, put = [], [], []
-    for key, peer in asked.items():
-        there = live.get(key)
-        if there is not None and peer.endpoint is None and same_peer(peer, there):
+    added, updated, removed, put = [], [], [], []
+    to_look_at = unsettled(live, asked)
+    keys = [*asked, *(key for key in live if key not in asked)] if to_look_at is None else sorted(to_look_at)
+    open_keys: List[str] = []
+    for key in keys:
+        peer, there = asked.get(key), live.get(key)
+        if peer is not None and there is not None and peer.endpoint is None and same_peer(peer, there):
             continue  # as nearly all are
+        open_keys.append(key)
+        if peer is None:
+            if there is not None:
+                removed.append(key)
+            continue
         if there is None:
             added.append(key)
             put.append(peer)
@@ -320,7 +333,8 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
         if moved or not same_peer(peer, there):
             updated.append(key)
             put.append(peer if moved else replace_endpoint(peer, None))
-    removed = [key for key in live if key not in asked]
+    if to_look_at is None:
+        settle(live, asked, open_keys)
     before = {key: live[key] for key in (*updated, *removed)}
     return SetPeers(tuple(put), tuple(removed), tuple(added), tuple(updated), before)
 

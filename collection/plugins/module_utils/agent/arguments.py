@@ -20,7 +20,8 @@ _FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
 
 
 def checked(arguments: Any, spec: Spec, where: str = "") -> Dict[str, Any]:
-    """The parameters of a module: all that `spec` names, with defaults, in their types; None for what is not given.
+    """The parameters of a module: all that `spec` names, with defaults, in their types; None for what is not given. A
+    null is as good as not given.
 
     Raises InvalidInput."""
     found = f" found in {where}" if where else ""
@@ -76,7 +77,9 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or len(str(value)) > 20:
+    if isinstance(value, int):
+        return value  # true and false included, which the modules refuse themselves
+    if not isinstance(value, str) or len(value) > 20:
         raise TypeError
     return int(value)
 

@@ -21,6 +21,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     check_private_key,
     check_public_key,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import PeerMap, derived
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Peer
 
 _WG_QUICK = frozenset(
@@ -40,27 +41,85 @@ class PeerConfig(NamedTuple):
 def parse_peer_config(text: str) -> PeerConfig:
     """Read a configuration as ``wg setconf`` takes it, and more strictly: what wg would pass over, mask or merge
     silently is refused. Raises InvalidInput that names the line by its number and never repeats a secret."""
+    interface, found = _sections(text)
+    peers = PeerMap({})
+    for line, peer in found:
+        if peer.public_key in peers:
+            raise _at(line, f"{peer.public_key} is there twice")
+        peers[peer.public_key] = peer
+    return _checked(interface, peers)
+
+
+class Known(NamedTuple):
+    """A configuration that was read: what stands between two lines that say [Peer] and means one peer each, and all
+    peers."""
+
+    sections: Dict[str, Peer]
+    peers: PeerMap
+
+
+NOTHING = Known({}, PeerMap({}))
+
+
+def parse_known(text: str, known: Known) -> Tuple[PeerConfig, Known]:
+    """As parse_peer_config, and quickly when most [Peer] sections are those of `known`. Returns what is known then."""
+    head, *texts = ("\n" + text).split("\n[Peer]\n")
+    now = frozenset(texts)
+    wrong = len(now) != len(texts)
+    try:
+        interface, before_first = _sections(head)
+        wrong = wrong or bool(before_first)
+        new = {part: _single(part) for part in now.difference(known.sections)}
+    except (InvalidInput, ValueError):
+        wrong, new = True, {}
+    gone = known.sections.keys() - now
+    sections = dict(known.sections)
+    removed = {sections.pop(part).public_key for part in gone}
+    sections.update(new)
+    peers = derived(
+        known.peers, list(new.values()), removed.difference([peer.public_key for peer in new.values()])
+    )
+    if wrong or len(peers) != len(texts):
+        # Something is wrong, or written in another way. The reading of the whole tells what, and in which line.
+        return parse_peer_config(text), NOTHING
+    return _checked(interface, peers), Known(sections, peers)
+
+
+def _single(section: str) -> Peer:
+    """The one peer of a section. Raises InvalidInput, or ValueError when that is not what it is."""
+    _interface, ((_line, peer),) = _sections("[Peer]\n" + section)
+    return peer
+
+
+def _checked(interface: Dict[str, str], peers: PeerMap) -> PeerConfig:
+    if not peers:
+        raise InvalidInput("config", "holds no [Peer]")
+    check_overlap(peers, "config")
+    return PeerConfig(
+        interface.get("privatekey"),
+        int(interface["listenport"]) if "listenport" in interface else None,
+        int(interface["fwmark"]) if "fwmark" in interface else None,
+        peers,
+    )
+
+
+def _sections(text: str) -> Tuple[Dict[str, str], List[Tuple[int, Peer]]]:
+    """The fields of [Interface], and the peers, each with the number of the line that says [Peer]."""
     interface: Dict[str, str] = {}
-    peers: Dict[str, Peer] = {}
+    peers: List[Tuple[int, Peer]] = []
     fields: Dict[str, str] = {}
     section, start = "", 0
-
-    def finish() -> None:
-        if section != "[peer]":
-            return
-        peer = _peer(fields, start)
-        if peer.public_key in peers:
-            raise _at(start, f"{peer.public_key} is there twice")
-        peers[peer.public_key] = peer
-
     for number, raw in enumerate(text.split("\n"), 1):
+        if "\0" in raw:
+            raise _at(number, "holds a NUL byte")
         line = raw.partition("#")[0].strip()
         if not line:
             continue
-        if not line.isprintable():
+        if not line.replace("\t", " ").isprintable():
             raise _at(number, "holds a control character")
         if line[0] == "[":
-            finish()
+            if section == "[peer]":
+                peers.append((start, _peer(fields, start)))
             first = not section
             section, start, fields = line.lower(), number, {}
             if section != "[peer]" and not (section == "[interface]" and first):
@@ -76,16 +135,9 @@ def parse_peer_config(text: str) -> PeerConfig:
             _take_of_interface(interface, key, value, number)
         else:
             raise _at(number, "stands before the first section")
-    finish()
-    if not peers:
-        raise InvalidInput("config", "holds no [Peer]")
-    check_overlap(peers, "config")
-    return PeerConfig(
-        interface.get("privatekey"),
-        int(interface["listenport"]) if "listenport" in interface else None,
-        int(interface["fwmark"]) if "fwmark" in interface else None,
-        peers,
-    )
+    if section == "[peer]":
+        peers.append((start, _peer(fields, start)))
+    return interface, peers
 
 
 def _at(line: int, problem: str) -> InvalidInput:
