@@ -13,7 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import checks
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import agents, checks
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import nodes as registry_nodes
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -431,22 +432,26 @@ async def node_health(
 ) -> Any:
     """Ask a node whether it is there, for a few seconds at the most, and tell what the last looks at it have found."""
 
-    def read() -> tuple[Node, dict[str, Any]]:
+    def read() -> tuple[Node, Agent | None, dict[str, Any]]:
         with service.registry.read() as session:
             node = require(session, node_id)
             on_node = select(Instance.id).where(Instance.node_id == node.id)
             instances = session.scalar(select(func.count()).select_from(on_node.subquery()))
             peers = session.scalar(select(func.count()).where(Peer.instance_id.in_(on_node)))
             recent = checks.recent(session, node.id, max(1, wanted.checks))
-            return node, {
-                "instances": instances or 0,
-                "peers": peers or 0,
-                "last_check": _check(recent[0]) if recent else None,
-                "checks": [_check_in_full(one) for one in recent[: wanted.checks]],
-            }
+            return (
+                node,
+                agents.agent_of(session, node.name),
+                {
+                    "instances": instances or 0,
+                    "peers": peers or 0,
+                    "last_check": _check(recent[0]) if recent else None,
+                    "checks": [_check_in_full(one) for one in recent[: wanted.checks]],
+                },
+            )
 
-    node, known = await anyio.to_thread.run_sync(read)
-    error = await reachability(node)
+    node, agent, known = await anyio.to_thread.run_sync(read)
+    error = await reachability(node, agent)
     service.metrics.set_reachable(node.name, error is None)
     data = {
         "node_id": node.id,

@@ -58,7 +58,8 @@ options:
         description: The absolute path of its Python. Where it is not set, the variables of the inventory hold.
         type: str
       agent_url:
-        description: Where its agent is reached, such as V(https://de1.example.com:8443).
+        description: Where its agent is reached, such as V(https://de1.example.com:8443). It is used
+          once C(playbooks/agent.yml) has deployed the agent. Until then, and where it is not set, it is SSH.
         type: str
       endpoint:
         description: The host name or IP address by which devices reach it, if need be with a port.

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, NodeCheck
 from api_shim import reachability
 from tests.unit.api_shim.edge import INSTANCE, NOBODY, NODE, Edge
+from tests.unit.plugins.plugin_utils.answering_server import Server, answering
 from tests.unit.plugins.plugin_utils.registry.rows import add_node, add_teardown
 
 NEW = {"name": "node2.example.com", "ip_pool_cidr": "10.9.0.0/16"}
@@ -337,6 +338,28 @@ def test_nodes_that_do_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     data = health(edge, port)
     assert (data["reachable"], data["error"]) == (False, "connection refused")
     assert f'vpnfleet_node_reachable{{node="{NODE}"}} 0.0' in edge.client.get("/metrics").text
+
+
+def test_a_node_that_is_reached_by_its_agent(edge: Edge) -> None:
+    """SSH has no part in it, and nothing tells the secret."""
+    secret = "5ecre7" * 10
+    told: list[str] = []
+    for status, body, error in (
+        (200, {"status": "ok"}, None),
+        (401, {"error": "the clock"}, "its agent refuses the signature: the clock"),
+    ):
+        agent = Server(answering(body, status))
+        with edge.registry.write() as session:
+            node = session.get_one(Node, edge.node_id)
+            node.agent_url, node.agent_secret = agent.url, secret
+        data = health(edge, 1)
+        agent.close()
+        assert (data["reachable"], data["error"]) == (error is None, error)
+        assert agent.requests[0].startswith(b"GET /v1/health?nonce=")
+        told.append(str(data))
+    assert health(edge, 1)["error"] == "its agent does not answer: connection refused"
+    told.append(edge.call("GET", "/api/nodes/{node_id}", "read").text)
+    assert secret not in "".join(told)
 
 
 def check(edge: Edge, **fields: Any) -> None:

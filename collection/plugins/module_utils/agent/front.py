@@ -349,8 +349,9 @@ class Connection(asyncio.Protocol):
             self._within(limits.ANSWER_SECONDS, self.abort)
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once. From now on it does not count any more, whenever the transport tells that it is lost."""
         self._closing = True
+        self._front.connections.discard(self)
         self._transport.abort()
 
     def _too_slow(self) -> None:

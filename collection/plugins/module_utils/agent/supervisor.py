@@ -29,6 +29,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.secret_fi
     BadSecrets,
     SecretFile,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.socket_activation import inherited
 
 
 class CannotStart(Exception):
@@ -67,7 +68,7 @@ class Supervisor:
             raise CannotStart(str(error)) from None
         self._authentication = Authentication(self._secrets, self._replay)
         try:
-            self._listener = listen(settings.host, settings.port)
+            self._listener = inherited() or listen(settings.host, settings.port)
         except OSError as error:
             raise CannotStart(
                 f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"

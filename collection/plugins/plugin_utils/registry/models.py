@@ -101,6 +101,10 @@ class Node(Base):
     ansible_user: Mapped[str | None] = mapped_column(String(64))
     ansible_python_interpreter: Mapped[str | None] = mapped_column(String(255))
     agent_url: Mapped[str | None] = mapped_column(String(255))
+    # What requests to its agent are signed with; the one that is to take its place; what it shows in TLS, in PEM.
+    agent_secret: Mapped[str | None] = mapped_column(Encrypted, deferred=True)
+    agent_secret_next: Mapped[str | None] = mapped_column(Encrypted, deferred=True)
+    agent_certificate: Mapped[str | None] = mapped_column(Text, deferred=True)
     endpoint: Mapped[str | None] = mapped_column(String(261))  # host or host:port, as devices reach it
     wg_interface: Mapped[str] = mapped_column(String(15), default="wg0")
     ip_pool_cidr: Mapped[str] = mapped_column(String(18))  # the instances' IPv4 subnets come out of it

@@ -55,7 +55,7 @@ _LETTERS = (
 COUNTRY = rf"[{_LETTERS}](?:[{_LETTERS} .,'()-]*[{_LETTERS}.)])?"
 _COUNTRY = re.compile(COUNTRY)
 _PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
-_URL = re.compile(r"https?://(?P<place>[^/]+)(?:/[A-Za-z0-9._~/-]*)?")
+_URL = re.compile(r"https?://(?P<place>[^/]+)/?")
 _MOST_NAMED = 5  # instances in a message
 _POOLS = ("ip_pool_cidr", "ip6_pool_cidr")  # they have no default: null is as if it were not there
 
@@ -355,7 +355,7 @@ def _check_url(value: object, field: str) -> str | None:
         return None
     parts = _URL.fullmatch(text)
     if parts is None or (":" in parts["place"] and is_address(parts["place"])):
-        raise Invalid(field, f"{shown(text)} is not of the form https://host:port/path")
+        raise Invalid(field, f"{shown(text)} is not of the form https://host:port")
     _check_endpoint(parts["place"], field)
     return text
 
