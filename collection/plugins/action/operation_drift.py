@@ -1,19 +1,36 @@
 # Copyright (c) 2026, vpnfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compares a node with what the registry says of it, and brings it to that when the run is a reconcile."""
+"""Compares nodes with what the registry says of them, all of a run at once. In a reconcile, brings one node to that."""
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+from ansible import context
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as wg_drift
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import AnotherDigest
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import probe
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.node_shell import (
+    NodeShell,
+    NodeShells,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
     MISSING,
     RegistryAction,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import (
+    Done,
+    each,
 )
 
 if MISSING is None:
@@ -25,6 +42,8 @@ if MISSING is None:
         operations,
         stages,
     )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import expected
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
         Node,
@@ -33,6 +52,10 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import (
         failed,
         of_instance,
+        unreachable,
+    )
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_operations import (
+        nodes_of,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
@@ -41,10 +64,21 @@ _DRIFT = "vpnfleet.wireguard.wg_drift"
 _INSTANCE = "vpnfleet.wireguard.wg_instance"
 #: A runner loses a result of more than 700,000 characters.
 _MOST_DIFF = 300_000
+_MOST_TOLD = 20
+#: Seconds in which a healthy node answers; one that takes longer makes room for the next.
+_PATIENCE = 2.0
+#: More seconds than that, after which a node itself ends what it was asked.
+_LONGER = 5.0
+#: Nodes whose part of the registry is read together.
+_TOGETHER = 20
+
+
+Look = Callable[[str, Sequence[wg_drift.Expected], Mapping[str, Any]], Callable[[], dict[str, Any]]]
 
 
 class ActionModule(RegistryAction):
-    """A run's part on one node: one call of wg_drift, and of wg_instance only where a whole interface is concerned."""
+    """A look is at all nodes of the run at once. A reconcile is a run's part on one node: one call of wg_drift, and of
+    wg_instance only where a whole interface is concerned."""
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Look, mend if asked to, write down how it went.
@@ -53,12 +87,102 @@ class ActionModule(RegistryAction):
         """
         if str(self._task.args["run"]["operation"]) == "reconcile":
             return self._mend(task_vars)
+        if not self._task.args["run"]["nodes"]:
+            return {}
+        # There are hundreds of thousands of small objects to come, and no circles of them: to look for these took
+        # longer than everything else.
+        gc.disable()
+        try:
+            return self._look_at_all(task_vars)
+        except RegistryError as error:
+            # The report comes after it, and says of which nodes nothing is known.
+            return {"warnings": [str(error)]}
+        finally:
+            gc.enable()
+
+    # -- looking
+
+    def _look_at_all(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         with self._reading() as session:
-            node, _operation = self._mine(session, task_vars)
-            wanted = drift.wanted(session, node)
-        outcome, answer = self._call_drift(wanted, {}, task_vars)
-        report = None if outcome.state != stages.DONE else drift.report(node, answer)
-        return self._end(task_vars, outcome, report, answer)
+            held = self._held(session, task_vars)
+            nodes = {node.name: str(node.id) for node in nodes_of(session, held)}
+            limit = float(held[0].request.get("timeout", drift.TIMEOUT)) if held else drift.TIMEOUT
+        at_once = int(context.CLIARGS.get("forks") or 1)
+        # With nothing but nodes that hang, the last one has its turn before the first one is given up.
+        patience = min(_PATIENCE, limit * at_once / max(len(nodes), 1))
+        looked: dict[str, tuple[Outcome, dict[str, Any] | None]] = {}
+        for done in each(self._looks(nodes, task_vars, limit), at_once, limit, patience):
+            outcome, answer = _outcome(done, limit)
+            report = None if answer is None else drift.report(nodes[done.name], answer)
+            looked[done.name] = outcome, report
+        return self._tell(looked, task_vars)
+
+    def _looks(
+        self, nodes: Mapping[str, str], task_vars: dict[str, Any], limit: float
+    ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+        """What is to be done for each node, by its name. They are made as they are taken: what the registry says of a
+        thousand nodes is not held at once."""
+        look = self.looker(limit)
+        names = list(nodes)
+        for start in range(0, len(names), _TOGETHER):
+            some = names[start : start + _TOGETHER]
+            with self.registry.read() as session:
+                wanted = expected(session, [nodes[name] for name in some])
+            for name in some:
+                yield name, look(name, wanted.pop(nodes[name]), task_vars["hostvars"].raw_get(name))
+
+    def looker(self, limit: float) -> Look:
+        """What is to be done for a node, by its name, what it should run, and the host's variables: a function that
+        looks at it, in a thread of its own, and gives what wg_drift answers. Here is decided how a node is reached.
+        What that raises is told as how it went on that node."""
+        shells = NodeShells(self)
+
+        def look(
+            _name: str, wanted: Sequence[wg_drift.Expected], variables: Mapping[str, Any]
+        ) -> Callable[[], dict[str, Any]]:
+            try:
+                return partial(_by_probe, shells.shell(variables), wanted, limit)
+            except AnsibleError as error:
+                return partial(_raise, error)
+
+        return look
+
+    def _tell(
+        self, looked: Mapping[str, tuple[Outcome, dict[str, Any] | None]], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write down how it went, all in one transaction; returns what the task shows."""
+        told = {
+            name: {
+                "reached": outcome.state != stages.UNREACHABLE,
+                **({} if report is None else {"summary": report["summary"]}),
+            }
+            for name, (outcome, report) in sorted(looked.items())
+        }
+        shown: dict[str, Any] = {"changed": False, "nodes": told}
+        errors = [
+            f"{name}: {outcome.error}" for name, (outcome, _report) in sorted(looked.items()) if outcome.error
+        ]
+        if errors:
+            more = len(errors) - _MOST_TOLD
+            shown["warnings"] = [*errors[:_MOST_TOLD], *([f"and {more} more"] if more > 0 else [])]
+        if self._task.check_mode:
+            facts = {name: _fact(outcome, report) for name, (outcome, report) in looked.items()}
+            return {**shown, "ansible_facts": {"vpnfleet_looks": facts}}
+
+        def settle(session: Session) -> None:
+            held = self._held(session, task_vars)
+            nodes = {node.id: node for node in nodes_of(session, held)}
+            for operation in held:
+                node = nodes[str(operation.node_id)]
+                if node.name in looked:
+                    outcome, report = looked[node.name]
+                    stages.note(operation, report=report)
+                    operations.settle(
+                        session, [operation], node_operations.APPLY, node, {operation.id: outcome}
+                    )
+
+        self.persistently(settle)
+        return shown
 
     def _mend(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         # Nothing of it is needed to look.
@@ -97,15 +221,17 @@ class ActionModule(RegistryAction):
         """For what writes nothing, so that a hundred nodes can be looked at side by side."""
         return self._writing() if self._task.check_mode else self.registry.read()
 
+    def _held(self, session: Session, task_vars: dict[str, Any]) -> list[Operation]:
+        """The run's operations."""
+        run = self._task.args["run"]
+        if self._task.check_mode:
+            return replay(session, run, task_vars, before=node_operations.APPLY)
+        return operations.of_run(session, str(run["id"]))
+
     def _mine(self, session: Session, task_vars: dict[str, Any]) -> tuple[Node, Operation]:
         """This node, and the run's operation on it."""
-        run = self._task.args["run"]
         node = require_node(session, str(task_vars["inventory_hostname"]))
-        if self._task.check_mode:
-            held = replay(session, run, task_vars, before=node_operations.APPLY)
-        else:
-            held = operations.of_run(session, str(run["id"]))
-        return node, node_operations.of_node(held, node)
+        return node, node_operations.of_node(self._held(session, task_vars), node)
 
     def _end(
         self,
@@ -123,13 +249,7 @@ class ActionModule(RegistryAction):
         if outcome.error is not None:
             shown["warnings"] = [outcome.error]
         if self._task.check_mode:
-            looked = {
-                "state": outcome.state,
-                "changed": outcome.changed,
-                "error": outcome.error,
-                "report": report,
-            }
-            return {**shown, "ansible_facts": {"vpnfleet_looked": looked}}
+            return {**shown, "ansible_facts": {"vpnfleet_looked": _fact(outcome, report)}}
         with self._writing() as session:
             node, operation = self._mine(session, task_vars)
             stages.note(operation, report=report)
@@ -165,6 +285,62 @@ class ActionModule(RegistryAction):
             return dict.fromkeys(names, called), {}
         told = {str(one["name"]): one for one in answer.get("instances", ())}
         return {name: of_instance(told.get(name), answer) for name in names}, answer
+
+
+def _by_probe(shell: NodeShell, wanted: Sequence[wg_drift.Expected], limit: float) -> dict[str, Any]:
+    """Read a node by one shell there, and compare. Raises AnsibleError and WireGuardError."""
+    names = [one.interface for one in wanted if one.state != "any"]
+    try:
+        return wg_drift.look(wanted, _read(shell, names, limit, whole=False))
+    except AnotherDigest:
+        # What is long was left there, and has to be seen after all.
+        return wg_drift.look(wanted, _read(shell, names, limit, whole=True))
+
+
+def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool) -> probe.Reading:
+    mark = probe.new_mark()
+    # When nobody waits for it any more, it ends there by itself.
+    code, printed, said = shell.run(f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole))
+    try:
+        reading = probe.parse(printed, mark)
+    except probe.CutShort as error:
+        reason = said.strip() or printed.strip()
+        if code == 0 or not reason or mark in printed:
+            raise
+        raise WireGuardError(f"{error}: {reason}") from None
+    if reading.user != "0":
+        # To others, nothing is there.
+        raise WireGuardError(f"to look at it takes root, and not user id {reading.user}: set ansible_become")
+    return reading
+
+
+def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[str, Any] | None]:
+    """How it went on a node, and what wg_drift answers of it if it went well."""
+    try:
+        return Outcome(stages.DONE), done.value()
+    except TimeoutError:
+        return unreachable(f"there is no answer within {limit:g} s"), None
+    except AnsibleConnectionFailure as error:
+        return unreachable(str(error)), None
+    except (AnsibleError, WireGuardError) as error:
+        return failed(str(error)), None
+    except Exception as error:
+        # One node that is beyond all expectation is no reason to tell nothing of the others.
+        return failed(f"it cannot be understood ({type(error).__name__})"), None
+
+
+def _raise(error: Exception) -> dict[str, Any]:
+    raise error
+
+
+def _fact(outcome: Outcome, report: dict[str, Any] | None) -> dict[str, Any]:
+    """What the report of a run in check mode needs to know, as the registry is told nothing."""
+    return {
+        "state": outcome.state,
+        "changed": outcome.changed,
+        "error": outcome.error,
+        "report": report,
+    }
 
 
 def _diffs(answer: Mapping[str, Any]) -> list[dict[str, str]]:

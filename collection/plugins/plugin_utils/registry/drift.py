@@ -46,6 +46,8 @@ LISTS = ("interface_issues", "missing_peers", "mismatched_peers", "unknown_peers
 #: A runner loses a result of more than 700,000 characters, and what is published stands in it twice; for the fleet,
 #: each report stands twice in that, too.
 _MOST_TOLD = 10
+#: Seconds for a node to answer.
+TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ def _present(instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dic
     }
 
 
-def report(node: Node, answer: Mapping[str, Any]) -> dict[str, Any]:
+def report(node_id: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     """A node's report in the contract's shape, out of what wg_drift answers."""
     made: dict[str, Any] = {
         "has_drift": bool(answer["has_drift"]),
         **{name: list(answer[name]) for name in LISTS},
         "summary": dict(answer["summary"]),
-        "node_id": node.id,
+        "node_id": node_id,
         # As in the contract's examples: no fraction, no zone; it is UTC.
         "detected_at": now().strftime("%Y-%m-%dT%H:%M:%S"),
     }

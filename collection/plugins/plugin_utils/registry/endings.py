@@ -51,7 +51,6 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
         operation.not_before = now() + retry_after(operation.attempts)
     if ended.state != "pending" or not alike:
         audit(session, operation, ended.status, actor, {"message": ended.message, "code": ended.code})
-    session.flush()
     return operation.result
 
 

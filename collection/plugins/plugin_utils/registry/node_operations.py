@@ -96,6 +96,16 @@ def of_node(operations: Sequence[Operation], node: Node) -> Operation:
     raise Conflict(f"this run has nothing to do on {node.name}")
 
 
+def nodes_of(session: Session, held: Sequence[Operation]) -> list[Node]:
+    """The nodes that operations are about, in their order. Whoever keeps them has each `get` of one for nothing."""
+    numbers = [str(operation.node_id) for operation in held]
+    found: dict[str, Node] = {}
+    for start in range(0, len(numbers), _CHUNK):
+        query = select(Node).where(Node.id.in_(numbers[start : start + _CHUNK]))
+        found.update((node.id, node) for node in session.scalars(query))
+    return [found[number] for number in numbers]
+
+
 def at_work(session: Session) -> set[str]:
     """The names of the instances that runs are at work on."""
     running = (
@@ -137,8 +147,7 @@ def require_free(session: Session, names: Sequence[str]) -> None:
 
 def recall(session: Session, held: Sequence[Operation], looked: Mapping[str, Mapping[str, Any]]) -> None:
     """In check mode: how it went on the nodes, by name, of which the registry was told nothing."""
-    for operation in held:
-        node = session.get_one(Node, operation.node_id)
+    for operation, node in zip(held, nodes_of(session, held), strict=True):
         told = looked.get(node.name, {"state": stages.WAITING})
         outcome = stages.Outcome(told["state"], bool(told.get("changed")), told.get("error"))
         stages.set_outcome(operation, APPLY, node, outcome)

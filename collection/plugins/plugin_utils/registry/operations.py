@@ -210,9 +210,12 @@ def _transfer() -> Any:
 def finish(session: Session, operations: Sequence[Operation], run: Run) -> list[dict[str, Any]]:
     """End the operations of a run; returns their results, which their rows keep."""
     found = []
+    # All at once, and not one by one; the session knows them as long as they are held here.
+    nodes = node_operations.nodes_of(session, [one for one in operations if one.node_id is not None])
     for operation in operations:
         _settle_unknown(session, operation, run)
         found.append(kind_of(operation.kind).result(session, operation))
+    del nodes
     return [
         endings.end(session, operation, ended, run.actor or operation.requested_by)
         for operation, ended in zip(operations, _fitted(found), strict=True)

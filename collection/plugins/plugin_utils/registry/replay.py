@@ -57,7 +57,8 @@ def replay(
 
 def _looked(variables: Mapping[str, Any], nodes: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """What the nodes answered, by name: they were looked at all the same, and the registry was told nothing of it."""
-    found = {}
+    here = variables["hostvars"].raw_get("localhost").get("ansible_facts", {})
+    found: dict[str, Mapping[str, Any]] = dict(here.get("vpnfleet_looks", {}))
     for name in nodes:
         facts = variables["hostvars"].raw_get(name).get("ansible_facts", {})
         if "vpnfleet_looked" in facts:

@@ -42,7 +42,7 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
     )
     several, single = _parsed(variables.get(f"{what}s")), variables.get(what)
     if kind == "drift" and several is None and single is None:
-        return [{"node": None}]
+        return [{"node": None, **_look(kind, variables)}]
     if (several is None) == (single is None):
         raise Invalid(what, f"set one of {what} (a name) and {what}s (a list)")
     if several is None:
@@ -101,13 +101,20 @@ def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: 
 
 
 def _node_request(kind: str, node: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:
-    request: dict[str, Any] = {"node": check_node_name(_text(node, field), field)}
+    request: dict[str, Any] = {"node": check_node_name(_text(node, field), field), **_look(kind, variables)}
     if kind == "reconcile":
         for name, default in SWITCHES.items():
             request[name] = _boolean(variables.get(name, default), name)
         limit = variables.get("max_removals")
         request["max_removals"] = None if limit is None else _number(limit, "max_removals", 0, 2**31 - 1)
     return request
+
+
+def _look(kind: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """How long a node that is looked at has to answer, in seconds, where that is said."""
+    if kind != "drift" or variables.get("timeout") is None:
+        return {}
+    return {"timeout": _number(variables["timeout"], "timeout", 1, 3600)}
 
 
 def _peers(value: Any) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import base64
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -26,7 +27,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Edit, Outcome
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_peers
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack, parameters
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import LinkUp
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
@@ -69,6 +70,29 @@ def state_of(node: SimulatedNode, name: str) -> InterfaceState:
         file="as what runs",
         config=Config(there["private_key"], there["listen_port"], addresses, peers),
     )
+
+
+def as_asked(wanted: wg_drift.Expected) -> dict[str, Any]:
+    """An interface as wg_drift takes it."""
+    if wanted.state != "present":
+        return {"interface": wanted.interface, "state": wanted.state}
+    return {
+        "interface": wanted.interface,
+        "peers": [
+            {
+                "public_key": key,
+                "allowed_ips": list(peer.allowed_ips),
+                "persistent_keepalive": peer.persistent_keepalive,
+                **({"preshared_key": peer.preshared_key} if peer.preshared_key else {}),
+                **wanted.labels[key],
+            }
+            for key, peer in wanted.peers.items()
+        ],
+        "public_key": wanted.public_key,
+        "listen_port": wanted.listen_port,
+        "addresses": None if wanted.addresses is None else sorted(wanted.addresses),
+        "mtu": wanted.mtu,
+    }
 
 
 def run_wg_drift(node: SimulatedNode, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -131,12 +155,15 @@ class DriftController(Controller):
             return super().play(kind, limit=limit, check=check, **variables)
         self.modules = []
         run, hosts = self.begin(kind, limit, check, variables)
-        facts = {
-            name: self._look(run, {**variables, **self._vars({}), "inventory_hostname": name}, check).get(
-                "ansible_facts", {}
-            )
-            for name in self.order([name for name in run["nodes"] if name in hosts])
-        }
+        facts: dict[str, Any] = {}
+        if kind == "drift":
+            # One task for all of them.
+            looked = self._look(run, {**variables, **self._vars({})}, check)
+            facts["localhost"] = looked.get("ansible_facts", {})
+        else:
+            for name in self.order([name for name in run["nodes"] if name in hosts]):
+                mended = self._look(run, {**variables, **self._vars({}), "inventory_hostname": name}, check)
+                facts[name] = mended.get("ansible_facts", {})
         answer = self._task(operation_report, {"run": run}, {**variables, **self._vars(facts)}, check)
         self.undone = answer["undone"]
         result: dict[str, Any] = answer["result"]
@@ -159,11 +186,14 @@ class DriftController(Controller):
         return {"hostvars": SimpleNamespace(raw_get=raw_get)}
 
     def _look(self, run: dict[str, Any], task_vars: dict[str, Any], check: bool) -> dict[str, Any]:
-        call = self._call
+        call, look = self._call, self._call_probe
 
         class Action(operation_drift.ActionModule):
             def _execute_module(self, **named: Any) -> dict[str, Any]:
                 return call(named, check)
+
+            def looker(self, limit: float) -> operation_drift.Look:  # noqa: ARG002
+                return lambda name, wanted, _variables: partial(look, name, wanted)
 
         task = SimpleNamespace(
             args={"run": run}, check_mode=check, async_val=0, diff=False, action="operation"
@@ -172,6 +202,21 @@ class DriftController(Controller):
         action.registry = WatchedRegistry(self.registry.engine, at=self.at)
         answer: dict[str, Any] = action.work(task_vars)
         self.shown.append(answer)
+        return answer
+
+    def _call_probe(self, name: str, wanted: Sequence[wg_drift.Expected]) -> dict[str, Any]:
+        """What comes of a reading of a node by a shell there: the same as of its module."""
+        arguments = {"_packed": pack({"interfaces": [as_asked(one) for one in wanted]}), "complete": True}
+        answer = self._call(
+            {
+                "task_vars": {"inventory_hostname": name},
+                "module_name": "vpnfleet.wireguard.wg_drift",
+                "module_args": arguments,
+            },
+            check=False,
+        )
+        if answer.get("failed"):
+            raise WireGuardError(answer["msg"])
         return answer
 
     def _call(self, named: dict[str, Any], check: bool) -> dict[str, Any]:

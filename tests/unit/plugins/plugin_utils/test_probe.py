@@ -1,0 +1,393 @@
+"""What a probe prints, by a real sh on a node made of a folder, and what is understood of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, source
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
+    AnotherDigest,
+    beside_digest,
+    parse_beside,
+    render,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    CommandFailed,
+    InvalidInput,
+    WireGuardError,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import interface_state, read_node
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Config, Unit
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import probe
+from tests.unit.plugins.module_utils.generated import by_key, peer, preshared_key, private_key, public_key_of
+
+MARK = "0123456789abcdef" * 2
+PEERS = [
+    peer(1, "10.0.0.2/32"),
+    peer(2, "10.0.0.3/32", "fd00::3/128", preshared_key=preshared_key(2), persistent_keepalive=25),
+]
+CONFIG = Config(private_key(1), 51820, ("10.0.0.1/24",), by_key(*PEERS))
+ADDRESSES = json.dumps(
+    [
+        {},
+        {"ifname": "eth0", "flags": ["UP"], "mtu": 1500, "addr_info": []},
+        {
+            "ifname": "wg1",
+            "flags": ["UP"],
+            "mtu": 1420,
+            "linkinfo": {"info_kind": "tun"},
+            "addr_info": [{"local": "10.0.0.1", "prefixlen": 24}],
+        },
+    ]
+)
+ROUTES = json.dumps([{"dst": "10.9.0.0/16", "dev": "wg1"}])
+
+
+def dump() -> str:
+    lines = ["\t".join(("wg1", private_key(1), public_key_of(private_key(1)), "51820", "off"))]
+    for one in PEERS:
+        fields = (
+            *("wg1", one.public_key, one.preshared_key or "(none)", "192.0.2.9:1234"),
+            *(",".join(one.allowed_ips), "0", "1", "2", str(one.persistent_keepalive or "off")),
+        )
+        lines.append("\t".join(fields))
+    return "".join(f"{line}\n" for line in lines)
+
+
+class Node:
+    """A folder in the place of a node's: its programs, /etc/wireguard and /run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("bin", "etc", "run/wireguard"):
+            (root / name).mkdir(parents=True)
+        self.program("ip", f"case $* in *address*) echo '{ADDRESSES}' ;; *-4*) echo '{ROUTES}' ;; esac")
+        self.program("wg", f"cat {root}/dump")
+        (root / "dump").write_text(dump(), encoding="ascii")
+        (root / "run/wireguard/wg1.sock").touch()
+
+    def program(self, name: str, script: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def file(self, name: str, text: str, mode: int = 0o600) -> Path:
+        path = self.root / "etc" / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(mode)
+        return path
+
+    def script(self, *interfaces: str, whole: bool = False) -> str:
+        """What is sent, with this folder's paths."""
+        text = probe.text(interfaces, MARK, whole)
+        for real, here in (("/etc/wireguard", "etc"), ("/run/", "run/")):
+            assert real in text
+            text = text.replace(real, f"{self.root}/{here}")
+        return text.replace("PATH=", f"PATH={self.root}/bin:", 1)
+
+    def print(self, *interfaces: str, whole: bool = False) -> str:
+        done = subprocess.run(
+            ["sh"], input=self.script(*interfaces, whole=whole), capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout
+
+    def reading(self, *interfaces: str, whole: bool = False) -> Moved:
+        return Moved(probe.parse(self.print(*interfaces, whole=whole), MARK), self.root)
+
+
+class Moved:
+    """A reading, of a node whose paths are elsewhere."""
+
+    def __init__(self, reading: probe.Reading, root: Path) -> None:
+        self.reading = reading
+        self.root = root
+
+    def addresses(self) -> str:
+        return self.reading.addresses()
+
+    def routes(self, family: str) -> str:
+        return self.reading.routes(family)
+
+    def dump(self, interface: str) -> source.Printed:
+        return self.reading.dump(interface)
+
+    def has_socket(self, interface: str) -> bool:
+        return f"{self.root}/run/wireguard/{interface}.sock" in self.reading.sections["sockets"].stdout
+
+    def file(self, path: str) -> source.File | None:
+        return self.reading.file(path.replace("/etc/wireguard", f"{self.root}/etc"))
+
+    def units(self, interfaces: list[str], config_dir: str) -> dict[str, Unit | None]:
+        return self.reading.units(interfaces, config_dir)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "node")
+
+
+class Commands:
+    """The same node read by commands, as on the node itself."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def __getattr__(self, name: str) -> object:
+        here = source.ThisNode()
+
+        def call(*arguments: str) -> object:
+            if name in ("dump", "addresses", "routes"):
+                asked: Mapping[str, list[str]] = {
+                    "dump": ["wg", "show", *arguments, "dump"],
+                    "addresses": list(source.ADDRESSES),
+                    "routes": source.routes_command(*arguments) if name == "routes" else [],
+                }
+                program, *rest = asked[name]
+                done = subprocess.run(
+                    [str(self.node.root / "bin" / program), *rest],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                return (
+                    source.Printed(done.returncode, done.stdout, done.stderr)
+                    if name == "dump"
+                    else done.stdout
+                )
+            if name == "has_socket":
+                return (self.node.root / "run/wireguard" / f"{arguments[0]}.sock").exists()
+            if name == "file":
+                return here.file(arguments[0].replace("/etc/wireguard", f"{self.node.root}/etc"))
+            return dict.fromkeys(arguments[0])
+
+        return call
+
+
+FILES = {
+    "as it runs": (render(CONFIG), 0o600),
+    "readable by others": (render(CONFIG), 0o644),
+    "other peers": (render(Config(private_key(1), 51820, (), by_key(PEERS[0]))), 0o600),
+    "broken": ("[Interface\n", 0o600),
+    "empty": ("", 0o600),
+    "without a last newline": (render(CONFIG).rstrip("\n"), 0o600),
+    "many newlines": (render(CONFIG) + "\n\n\n", 0o600),
+    "with marks of others": (f"# {'f' * 32} end\n" + render(CONFIG), 0o600),
+    "none": (None, 0o600),
+}
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_a_probe_and_commands_read_the_same(node: Node, name: str) -> None:
+    text, mode = FILES[name]
+    if text is not None:
+        node.file("wg1.conf", text, mode)
+    by_probe, by_commands = (read_node(None, read) for read in (node.reading("wg1", "wg7"), Commands(node)))
+    for field in ("links", "kinds", "devices", "unreadable", "routes", "default_device"):
+        assert getattr(by_probe, field) == getattr(by_commands, field)
+    for interface in ("wg1", "wg7"):
+        path = f"/etc/wireguard/{interface}.conf"
+        assert interface_state(by_probe, interface, path, None) == interface_state(
+            by_commands, interface, path, None
+        )
+    assert by_probe.wireguard() == by_commands.wireguard() == {"wg1"}
+
+
+def test_a_long_file_is_read_by_its_digest(node: Node) -> None:
+    config = Config(
+        private_key(1), 51820, (), by_key(*(peer(n, f"10.1.{n >> 8}.{n & 255}/32") for n in range(900)))
+    )
+    text = render(config)
+    assert len(text) > probe.LONG
+    path = node.file("wg1.conf", text)
+    found = node.reading("wg1").reading.file(str(path))
+    assert found is not None
+    head, _, peers = text.partition("[Peer]\n")
+    assert found == source.File(
+        f"{head}[Peer]\n", True, hashlib.sha256(f"[Peer]\n{peers}".encode()).hexdigest()
+    )
+    assert found.peers_digest is not None
+    live = by_key(*(one._replace(endpoint="192.0.2.1:5") for one in config.peers.values()))
+    beside = beside_digest(found.text, found.peers_digest, live)
+    assert beside.peers is live
+    assert dataclasses.replace(beside, peers=config.peers) == parse_beside(text, live) == config
+    del live[next(iter(live))]
+    with pytest.raises(AnotherDigest):
+        beside_digest(found.text, found.peers_digest, live)
+    assert node.reading("wg1", whole=True).reading.file(str(path)) == source.File(text, True)
+    without = node.file("wg1.conf", "# long\n" * probe.LONG)
+    found = node.reading("wg1").reading.file(str(without))
+    assert found is not None
+    with pytest.raises(AnotherDigest):
+        beside_digest(found.text, str(found.peers_digest), {})
+
+
+def test_a_reading_that_is_cut_anywhere_is_none(node: Node) -> None:
+    node.file("wg1.conf", render(CONFIG))
+    printed = node.print("wg1")
+    probe.parse(printed, MARK)
+    for length in range(len(printed)):
+        with pytest.raises(probe.CutShort):
+            probe.parse(printed[:length], MARK)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_shell_that_gets_a_part_of_the_text_says_nothing_that_counts(node: Node, whole: bool) -> None:
+    text = node.script("wg1", whole=whole)
+    lines = text.splitlines(keepends=True)
+    for number in range(len(lines) - 1):
+        done = subprocess.run(
+            ["sh"], input="".join(lines[:number]), capture_output=True, text=True, check=False
+        )
+        with pytest.raises(probe.CutShort):
+            probe.parse(done.stdout, MARK)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        "\x00\xff",
+        "Last login: today\n",
+        f"\n{MARK} end\nmore",
+        f"\n{MARK} = 0\n\n{MARK} end\n",
+        f"\n{MARK} dump\n\n{MARK} = x\n\n{MARK} end\n",
+        f"\n{MARK} dump\n\n{MARK} = 0\n\n{MARK} dump\n\n{MARK} = 0\n\n{MARK} end\n",
+        f"\n{MARK} dump\n" * 100_000,
+        "x" * 10_000_000,
+    ],
+    ids=lambda text: text[:20].strip(),
+)
+def test_what_is_no_reading_is_refused(printed: str) -> None:
+    with pytest.raises(probe.CutShort):
+        probe.parse(printed, MARK)
+
+
+def test_a_reading_without_a_section_is_refused_where_it_is_needed() -> None:
+    reading = probe.parse(f"\n{MARK} x\n\n{MARK} = 0\n\n{MARK} end\n", MARK)
+    for ask in (
+        reading.addresses,
+        lambda: reading.routes("-4"),
+        lambda: reading.dump("all"),
+        lambda: reading.has_socket("wg1"),
+        lambda: reading.file("/etc/wireguard/wg1.conf"),
+    ):
+        with pytest.raises(probe.CutShort):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "name", ["wg1;id", "$(id)", "`id`", "a b", "-x", ".x", "wg1\nid", "a" * 16, "*", "", "all"]
+)
+def test_what_is_no_name_of_an_interface_never_gets_into_the_text(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        probe.text(["wg1", name], MARK)
+
+
+@pytest.mark.parametrize("mark", ["", "x" * 32, MARK[1:], f"{MARK}\n"])
+def test_a_mark_is_nothing_but_digits(mark: str) -> None:
+    with pytest.raises(ValueError, match="mark"):
+        probe.text(["wg1"], mark)
+
+
+def test_every_reading_has_a_mark_of_its_own() -> None:
+    assert probe.new_mark() != probe.new_mark()
+
+
+def test_odd_names_of_interfaces_are_words(node: Node) -> None:
+    node.file("a=b+c.d-e_.conf", render(CONFIG))
+    reading = node.reading("a=b+c.d-e_").reading
+    assert reading.file(f"{node.root}/etc/a=b+c.d-e_.conf") == source.File(render(CONFIG), True)
+
+
+def test_what_wg_and_ip_say_when_they_fail(node: Node) -> None:
+    node.program("wg", "echo half; echo 'Unable to access interface wg1: Broken' >&2; exit 1")
+    node.program("ip", "echo '[]'; echo 'no netlink' >&2; exit 3")
+    reading = node.reading().reading
+    assert reading.dump("all") == source.Printed(1, "half\n", "Unable to access interface wg1: Broken")
+    with pytest.raises(CommandFailed, match="ip -json -details failed with exit code 3: no netlink"):
+        reading.addresses()
+
+
+def test_a_node_without_tools(node: Node) -> None:
+    for name in ("wg", "ip"):
+        (node.root / "bin" / name).unlink()
+    text = node.script("wg1").replace("PATH=" + f"{node.root}/bin:", f"PATH={node.root}/bin #", 1)
+    for tool in ("stat", "cat", "sed", "wc", "tail", "sha256sum"):
+        (node.root / "bin" / tool).symlink_to(f"/usr/bin/{tool}")
+    done = subprocess.run(["/bin/sh"], input=text, capture_output=True, text=True, check=True)
+    reading = probe.parse(done.stdout, MARK)
+    with pytest.raises(WireGuardError, match=r"^wg is not on this node: install wireguard-tools"):
+        reading.dump("all")
+    with pytest.raises(WireGuardError, match=r"^ip is not on this node: install iproute2"):
+        reading.addresses()
+
+
+def test_a_file_that_cannot_be_read(node: Node) -> None:
+    (node.root / "etc/wg1.conf").mkdir()
+    os.mkfifo(node.root / "etc/wg2.conf")
+    (node.root / "etc/wg3.conf").symlink_to("nowhere")
+    reading = node.reading("wg1", "wg2", "wg3").reading
+    for name in ("wg1", "wg2"):
+        with pytest.raises(WireGuardError, match="cannot be read: it is no regular file"):
+            reading.file(f"{node.root}/etc/{name}.conf")
+    assert reading.file(f"{node.root}/etc/wg3.conf") is None
+    node.program("cat", "exit 1")
+    node.file("wg4.conf", "x")
+    with pytest.raises(WireGuardError, match="cannot be read"):
+        node.reading("wg4").reading.file(f"{node.root}/etc/wg4.conf")
+
+
+def test_units_where_systemd_runs(node: Node) -> None:
+    (node.root / "run/systemd/system").mkdir(parents=True)
+    node.program(
+        "systemctl",
+        'test "$1 $3" = "show --" || exit 1\n'
+        "for unit in $4 $5; do case $unit in\n"
+        "*wg1*) printf 'Id=%s\\nActiveState=active\\nUnitFileState=enabled\\n\\n' $unit ;;\n"
+        "*) printf 'Id=%s\\nActiveState=inactive\\nUnitFileState=disabled\\n\\n' $unit ;; esac; done",
+    )
+    reading = node.reading("wg1", "wg7").reading
+    assert reading.units(["wg1", "wg7"], "/etc/wireguard") == {
+        "wg1": Unit(True, True),
+        "wg7": Unit(False, False),
+    }
+    assert reading.units(["wg1"], "/elsewhere") == {"wg1": None}
+    node.program("systemctl", "exit 4")
+    with pytest.raises(CommandFailed):
+        node.reading("wg1").reading.units(["wg1"], "/etc/wireguard")
+
+
+def test_a_look_answers_as_the_module_does(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.file("wg1.conf", render(CONFIG))
+    stranger, changed = PEERS[0], PEERS[1]._replace(persistent_keepalive=5)
+    wanted = {
+        "interface": "wg1",
+        "listen_port": 51820,
+        "peers": [
+            {
+                "public_key": changed.public_key,
+                "allowed_ips": list(changed.allowed_ips),
+                "preshared_key": changed.preshared_key,
+                "persistent_keepalive": 5,
+                "name": "phone",
+                "peer_id": "7",
+            }
+        ],
+    }
+    params = {"interfaces": [wanted, {"interface": "wg7", "state": "absent"}], "complete": True}
+    monkeypatch.setattr(drift, "read_node", lambda _names: read_node(None, Commands(node)))
+    by_module = drift.run(params, check_mode=False, with_diff=False)
+    monkeypatch.undo()
+    by_probe = drift.look(drift.check_expected(params), node.reading("wg1", "wg7"))
+    assert by_probe == by_module
+    assert [one["public_key"] for one in by_probe["unknown_peers"]] == [stranger.public_key]
+    assert by_probe["summary"]["total_issues"] == 2
