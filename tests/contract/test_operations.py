@@ -253,6 +253,7 @@ def test_cancelling_what_waits_and_what_runs(server: Server, fleet: RegistryFlee
 @pytest.mark.parametrize("tail", ["/{node_id}", ""])
 def test_ten_looks_at_once_make_one_run(server: Server, fleet: RegistryFleet, tail: str) -> None:
     """And each of them has its operation and its line in the audit."""
+    server.key("ops")
     with fleet.read() as session:
         node_id = session.scalars(select(Node.id).where(Node.name == "node1")).one()
         before = set(session.scalars(select(AuditEntry.id)))
@@ -265,7 +266,6 @@ def test_ten_looks_at_once_make_one_run(server: Server, fleet: RegistryFleet, ta
             at_once.wait(60)
             return client.get(f"/api/drift/nodes{tail}".format(node_id=node_id))
 
-    server.key("ops")
     with server.client("ops") as client:
         began = runs_of(client, "drift")
         with ThreadPoolExecutor(10) as pool:

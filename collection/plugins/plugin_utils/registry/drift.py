@@ -138,6 +138,10 @@ def _result(node: Node, operation: Operation, found: dict[str, Any] | None) -> R
         details["reachable"] = stages.UNREACHABLE not in stages.states(operation)
         # As in the contract's examples, in UTC.
         details["last_seen"] = node.last_seen.strftime("%Y-%m-%dT%H:%M:%S") if node.last_seen else None
+        if not details["reachable"]:
+            left.append(
+                f"it was last seen at {details['last_seen']} UTC" if node.last_seen else "it was never seen"
+            )
         return error(f"Drift detection failed: {'; '.join(left) or node.name}", **details)
     numbers = found["summary"]
     message = f"Drift detection completed for {node.name}: "

@@ -68,6 +68,8 @@ def _join(session: Session, begun: Sequence[Operation], run_id: str, nodes: Coll
     the same: nothing of it has been read yet."""
     first = begun[0]
     wanted = {str(first.request["node"])} if first.request.get("node") is not None else {None, *nodes}
+    # Whoever begins it once more takes along what had joined it.
+    before = {one.run_id for one in begun} - {None}
     if first.cancel_requested_by is None and first.state == "pending":
         waiting = session.scalars(
             select(Operation).where(*_WAITING).order_by(Operation.created_at, Operation.id)
@@ -78,7 +80,7 @@ def _join(session: Session, begun: Sequence[Operation], run_id: str, nodes: Coll
             if one.request.get("node") in wanted
             and not one.request.get("check")
             and one.cancel_requested_by is None
-            and not owner.is_alive(one)
+            and (one.run_id in before or not owner.is_alive(one))
         ]
         for one in found[: max(0, MOST_TOGETHER - len(begun))]:
             one.owner, one.lease_until, one.not_before = first.owner, first.lease_until, None
@@ -213,5 +215,5 @@ def _audit_all(session: Session, looks: Sequence[Operation], published: dict[str
 def _audit(session: Session, look: Operation) -> None:
     result = look.result or {}
     one = result if "message" in result else next(iter(result.get("operations", ())), {})
-    told = {"message": str(one.get("message", "")), "code": int(one.get("code", 200)), "shared": True}
+    told = {"message": str(one.get("message", "")), "code": int(one.get("code", 200))}
     endings.audit(session, look, str(result.get("status", "")), look.requested_by, told)

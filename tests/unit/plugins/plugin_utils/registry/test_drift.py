@@ -242,6 +242,7 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     # The one that answered, if only that it cannot be read, was seen now.
     assert {name: one["reachable"] for name, one in nodes.items()} == {NL: True, DE: False, FR: True}
     assert nodes[DE]["last_seen"] == "2026-01-15T10:30:00"
+    assert nodes[DE]["error"].endswith("is down; it was last seen at 2026-01-15T10:30:00 UTC")
     assert nodes[FR]["last_seen"] > "2026-01-15T10:30:00"
     assert "error" not in nodes[NL]
     assert published["data"]["summary"] == {

@@ -240,6 +240,16 @@ def test_what_has_joined_is_held_as_long_as_its_run(fleet: DriftController) -> N
     assert claim(fleet) == [(first, second)]
 
 
+def test_what_has_joined_goes_along_when_it_is_begun_once_more(fleet: DriftController) -> None:
+    first = ask(fleet, NL)
+    claim(fleet)
+    second = ask(fleet, NL)
+    fleet.begin("drift", None, False, {"operations": [first]})
+    published = fleet.play("drift", operations=[first])
+    settle(fleet, [first], published)
+    assert row(fleet, second).result == published
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_one_that_shares_is_canceled_alone(fleet: DriftController, joined: bool) -> None:
     first, second = ask(fleet, NL), ask(fleet, NL, "api:second")
