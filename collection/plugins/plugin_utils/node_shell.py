@@ -63,15 +63,11 @@ class NodeShells:
             become = str(names.value("ansible_become_method") or self._task.become_method)
         if connection not in _SSH:
             return NodeShell(self._make(variables, templar, connection, become))
-        considered = {*C.config.get_plugin_vars("connection", connection), *_SHELL, *_MAGIC}
-        if become is not None:
-            considered.update(C.config.get_plugin_vars("become", become))
-        alike = repr(
-            (connection, become, [(name, names.value(name)) for name in sorted(considered - {*_ADDRESS})])
-        )
-        model = self._models.get(alike)
+        model = self._models.get(names.all_of(connection, become))
         if model is None:
-            model = self._models[alike] = self._make(variables, templar, connection, become)
+            model = self._make(variables, templar, connection, become)
+            # Not until now is known which variables these plugins take.
+            self._models[names.all_of(connection, become)] = model
         address = next(
             value for value in (names.value(name) for name in reversed(_ADDRESS)) if value is not None
         )
@@ -119,7 +115,6 @@ class NodeShells:
 
 
 _MAGIC = {name for names in C.MAGIC_VARIABLE_MAPPING.values() for name in names}
-_SHELL = set(C.config.get_plugin_vars("shell", "sh"))
 
 
 class _Names:
@@ -140,6 +135,15 @@ class _Names:
             except AnsibleValueOmittedError:
                 self._known[name] = None
         return self._known[name]
+
+    def all_of(self, connection: str, become: str | None) -> str:
+        """What two hosts have in common that are reached alike, but for the address."""
+        names = {*_MAGIC, *C.config.get_plugin_vars("connection", connection)}
+        names.update(C.config.get_plugin_vars("shell", "sh"))
+        if become is not None:
+            names.update(C.config.get_plugin_vars("become", become))
+        names.difference_update(_ADDRESS)
+        return repr((connection, become, [(name, self.value(name)) for name in sorted(names)]))
 
 
 def _elsewhere(model: ActionBase, address: str) -> ActionBase:
