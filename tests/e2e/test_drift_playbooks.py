@@ -259,12 +259,14 @@ def test_a_look_by_a_user_who_becomes_root(fleet: RegistryFleet, node: Node) -> 
     node.run(["chmod", "4755", root])
     node.write("/usr/local/bin/sudo", f"#!/bin/sh\n{sudo}\n", 0o755)
     node.run(["useradd", "--create-home", "--password", "*", "ops"])
+    node.run(["chmod", "644", "/etc/ssh/authorized_keys"])
     try:
         reached = {"node": NODE1, "ansible_user": "ops"}
         report = fleet.done("drift", **reached, ansible_become=True).result["data"]
         as_nobody = fleet.run("drift", **reached, ansible_become=False)
     finally:
-        node.run(["userdel", "ops"])
+        node.run(["chmod", "600", "/etc/ssh/authorized_keys"])
+        node.run(["userdel", "--force", "ops"])  # her connection is kept open
         node.run(["rm", root, "/usr/local/bin/sudo"])
     assert {one["interface"] for one in report["missing_peers"]} == {name}
     assert report["summary"]["total_issues"] == 4
