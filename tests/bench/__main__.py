@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import agent, fleet_data, http, on_node, playbook, registry
+from tests.bench import agent, fleet_data, http, looks, on_node, playbook, registry
 from tests.bench.side_by_side import Comparison, Figure, compare
 from tests.lab.errors import LabError
 from tests.lab.fleet import ROOT, Lab
@@ -161,6 +161,8 @@ BENCHES: dict[str, Callable[[Lab, Path, int], Result | Sequence[Result]]] = {
     "disconnect": registry.disconnect,
     "remove": registry.remove,
     "drift": registry.drift,
+    "drift_fleet": looks.fleet,
+    "drift_big_node": looks.big_node,
     "allocation": registry.allocation,
     "transfer": registry.transfer,
     "agent_syncconf": agent.syncconf,

@@ -50,6 +50,8 @@ class Bench:
         self.url = f"sqlite:///{folder / 'registry.db'}"
         self.inventory = folder / "registry.yml"
         self.inventory.write_text("plugin: vpnfleet.wireguard.registry\n", encoding="utf-8")
+        self.inventories = [lab.inventory, self.inventory]
+        self.variables: dict[str, str] = {}  # more of the environment
         with self.open() as registry, registry.write() as session:
             for number, node in enumerate(lab.nodes, 1):
                 session.add(
@@ -79,11 +81,12 @@ class Bench:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "ansible", "playbook"),
-                *("-i", str(self.lab.inventory), "-i", str(self.inventory), "-e", f"@{given}"),
+                *(word for path in self.inventories for word in ("-i", str(path))),
+                *("-e", f"@{given}"),
                 str(ROOT / "playbooks" / f"{name}.yml"),
             ],
             cwd=ROOT,
-            env={**self.lab.ansible_env(), "VPNFLEET_DATABASE_URL": self.url},
+            env={**self.lab.ansible_env(), "VPNFLEET_DATABASE_URL": self.url, **self.variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,6 +235,51 @@ def test_limit_looks_at_that_node_alone(fleet: RegistryFleet) -> None:
     assert "node node1 is left out (--limit" in refused.output
 
 
+def test_limit_needs_no_localhost(fleet: RegistryFleet) -> None:
+    run = fleet.done("drift", "--limit", NODE2)
+    assert [one["node"] for one in run.published["operations"]] == [NODE2]
+    assert fleet.done("drift", "--check", "--limit", NODE2).published["data"]["summary"]["total_nodes"] == 1
+
+
+def test_one_look_is_one_session(fleet: RegistryFleet) -> None:
+    before = fleet.sessions()
+    fleet.done("drift")
+    assert fleet.sessions() == {name: number + 1 for name, number in before.items()}
+
+
+def test_a_look_by_a_user_who_becomes_root(fleet: RegistryFleet, node: Node) -> None:
+    """By sudo's own command line; it stands in for what need not be on the machine that runs this."""
+    name = drift_by_hand(fleet)
+    root = "/usr/local/bin/root"
+    sudo = f'shift; while [ "${{1#-}}" != "$1" ]; do [ "$1" != -u ] || shift; shift; done; exec {root} '
+    sudo += '--reuid 0 --regid 0 --clear-groups "$@"'
+    node.run(["cp", "/usr/bin/setpriv", root])
+    node.run(["chmod", "4755", root])
+    node.write("/usr/local/bin/sudo", f"#!/bin/sh\n{sudo}\n", 0o755)
+    node.run(["useradd", "--create-home", "--password", "*", "ops"])
+    try:
+        reached = {"node": NODE1, "ansible_user": "ops"}
+        report = fleet.done("drift", **reached, ansible_become=True).result["data"]
+        as_nobody = fleet.run("drift", **reached, ansible_become=False)
+    finally:
+        node.run(["userdel", "ops"])
+        node.run(["rm", root, "/usr/local/bin/sudo"])
+    assert {one["interface"] for one in report["missing_peers"]} == {name}
+    assert report["summary"]["total_issues"] == 4
+    # Who may not look has not seen that there is nothing.
+    assert as_nobody.code == 2
+    assert "user id" in as_nobody.result["message"]
+    fleet.done("reconcile", node=NODE1, **EVERYTHING)
+    assert no_drift(fleet)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 3601, "soon", "{{ 5 }}", [5], True])
+def test_a_time_limit_that_is_none_is_refused(fleet: RegistryFleet, seconds: Any) -> None:
+    run = fleet.run("drift", timeout=seconds)
+    assert (run.code, run.published["code"]) == (2, 400), run.output
+    assert "timeout" in run.published["message"]
+
+
 def test_what_is_no_node_is_refused(fleet: RegistryFleet) -> None:
     tables = fleet.desired()
     mark = fleet.folder / "executed"
@@ -432,7 +480,65 @@ def test_what_is_disconnected_and_what_nobody_knows(fleet: RegistryFleet, node: 
         node.run(["ip", "link", "delete", other])
 
 
-# -- nodes that are not there
+# -- nodes that are not there, or half
+
+
+def connections(fleet: RegistryFleet, name: str) -> list[str]:
+    """The controller's processes that are still talking to a node, but for a shared connection, which may stay."""
+    address = fleet.nodes[name].address
+    found = subprocess.run(["ss", "-Htnp", "dst", address], capture_output=True, text=True, check=True).stdout
+    pids = sorted(set(re.findall(r"pid=(\d+)", found)))
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in pids]
+    return [line for line in lines if "[mux]" not in line]
+
+
+def test_a_node_that_hangs_is_an_error_after_its_time(fleet: RegistryFleet) -> None:
+    """Two of them, and one place: the third has its turn, and nothing of the two is left."""
+    fleet.nodes[NODE1].freeze()
+    broken = fleet.nodes[NODE2]
+    broken.write("/usr/local/sbin/wg", "#!/bin/sh\nexec sleep 1000\n", 0o755)
+    try:
+        run = fleet.run("drift", "--forks", "1", timeout=3)
+        foreseen = fleet.run("drift", "--check", "--forks", "1", timeout=3)
+        left = connections(fleet, NODE1) + connections(fleet, NODE2)
+    finally:
+        fleet.nodes[NODE1].thaw()
+        broken.run(["rm", "/usr/local/sbin/wg"])
+    assert left == []
+    for one in (run, foreseen):
+        assert one.code == 2
+        nodes = {
+            row["node"]: one.published["data"]["nodes"][row["node_id"]] for row in one.published["operations"]
+        }
+        for name in (NODE1, NODE2):
+            assert f"node {name} cannot be reached: " in nodes[name]["error"]
+        assert "there is no answer within 3 s" in nodes[NODE2]["error"]
+        assert nodes[NODE3]["has_drift"] is False
+    while broken.run(["pgrep", "-f", "^sleep 1000"], check=False).returncode == 0:
+        time.sleep(0.1)  # the node ends it by itself
+    assert no_drift(fleet)
+
+
+HALF = {
+    "half a dump": '/usr/bin/wg "$@" | head -c 150',
+    "no dump": "exit 1",
+    "an interface that cannot be read": '/usr/bin/wg "$@" | grep -v "^$(ls /run/wireguard | head -1 | cut -d. -f1)\t"'
+    '; echo "Unable to access interface $(ls /run/wireguard | head -1 | cut -d. -f1): Broken" >&2; exit 1',
+    "killed": "kill -KILL $PPID",
+}
+
+
+def test_nothing_is_concluded_from_half_an_answer(fleet: RegistryFleet, node: Node) -> None:
+    for name, script in HALF.items():
+        node.write("/usr/local/sbin/wg", f"#!/bin/sh\n{script}\n", 0o755)
+        try:
+            run = fleet.run("drift", node=NODE1)
+        finally:
+            node.run(["rm", "/usr/local/sbin/wg"])
+        assert run.code == 2, name
+        assert (run.result["status"], run.result["code"]) == ("error", 500), name
+        assert "data" not in run.result, name
+    assert no_drift(fleet)
 
 
 def test_a_dead_node_is_an_error_in_the_report_of_the_fleet(fleet: RegistryFleet) -> None:

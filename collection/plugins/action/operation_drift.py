@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,7 +36,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import (
     Done,
     each,
-    end_children,
 )
 
 if MISSING is None:
@@ -72,6 +72,8 @@ _MOST_DIFF = 300_000
 _MOST_TOLD = 20
 #: Seconds in which a healthy node answers; one that takes longer makes room for the next.
 _PATIENCE = 2.0
+#: More seconds than that, after which a node itself ends what it was asked.
+_LONGER = 5.0
 #: Nodes whose part of the registry is read together.
 _TOGETHER = 20
 
@@ -92,11 +94,16 @@ class ActionModule(RegistryAction):
             return self._mend(task_vars)
         if not self._task.args["run"]["nodes"]:
             return {}
+        # There are hundreds of thousands of small objects to come, and no circles of them: to look for these took
+        # longer than everything else.
+        gc.disable()
         try:
             return self._look_at_all(task_vars)
         except RegistryError as error:
             # The report comes after it, and says of which nodes nothing is known.
             return {"warnings": [str(error)]}
+        finally:
+            gc.enable()
 
     # -- looking
 
@@ -113,7 +120,6 @@ class ActionModule(RegistryAction):
             outcome, answer = _outcome(done, limit)
             report = None if answer is None else drift.report(nodes[done.name], answer)
             looked[done.name] = outcome, report
-        end_children()
         return self._tell(looked, task_vars)
 
     def _looks(
@@ -322,15 +328,19 @@ def _by_probe(shell: NodeShell, wanted: Sequence[wg_drift.Expected], limit: floa
 
 def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool) -> probe.Reading:
     mark = probe.new_mark()
-    # Should nobody wait for it any more, it ends there by itself.
-    code, printed, said = shell.run(f"timeout {limit:g} /bin/sh", probe.text(names, mark, whole))
+    # When nobody waits for it any more, it ends there by itself.
+    code, printed, said = shell.run(f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole))
     try:
-        return probe.parse(printed, mark)
+        reading = probe.parse(printed, mark)
     except probe.CutShort as error:
         reason = said.strip() or printed.strip()
         if code == 0 or not reason or mark in printed:
             raise
         raise WireGuardError(f"{error}: {reason}") from None
+    if reading.user != "0":
+        # To others, nothing is there.
+        raise WireGuardError(f"to look at it takes root, and not user id {reading.user}: set ansible_become")
+    return reading
 
 
 def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[str, Any] | None]:

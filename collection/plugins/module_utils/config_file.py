@@ -172,30 +172,30 @@ def parse_beside(text: str, live: Mapping[str, Peer]) -> Config:
     """As parse, and ten times quicker when the peers of the file are written as they are here and are just those
     that run, `live`."""
     head, mark, _rest = text.partition("\n[Peer]\n")
-    peers = {
-        key: peer if peer.endpoint is None else peer._replace(endpoint=None) for key, peer in live.items()
-    }
+    peers = {key: _without_endpoint(peer) for key, peer in live.items()}
     if mark and text[len(head) + 1 :] == _render_peers(peers):
         return replace(parse(head), peers=peers)
     return parse(text)
+
+
+def _without_endpoint(peer: Peer) -> Peer:
+    return peer if peer.endpoint is None else peer._replace(endpoint=None)
 
 
 class AnotherDigest(WireGuardError):
     """Of a file, no more than a digest was read, and that is not of the peers that run: all of it has to be read."""
 
 
-def beside_digest(head: str, digest: str, live: Mapping[str, Peer]) -> Config:
-    """As parse_beside, of a file of which there are the text up to its first [Peer] and a digest from there on.
+def beside_digest(head: str, digest: str, live: Dict[str, Peer]) -> Config:
+    """As parse_beside, of a file of which there are the text up to its first [Peer] and a digest from there on. For
+    comparing alone: the peers are `live` itself, with the places at which devices were seen.
 
     Raises AnotherDigest when the file's peers are others, or are written in another way.
     """
-    peers = {
-        key: peer if peer.endpoint is None else peer._replace(endpoint=None) for key, peer in live.items()
-    }
-    rest = _render_peers(peers).encode("utf-8", "surrogateescape")
-    if hashlib.sha256(rest).hexdigest() != digest:
+    rest = _render_peers({key: _without_endpoint(peer) for key, peer in live.items()})
+    if hashlib.sha256(rest.encode("ascii", "replace")).hexdigest() != digest:
         raise AnotherDigest("the config file is not as what runs")
-    return replace(parse(head.partition("\n[Peer]\n")[0]), peers=peers)
+    return replace(parse(head.partition("\n[Peer]\n")[0]), peers=live)
 
 
 def parse(text: str) -> Config:

@@ -30,9 +30,17 @@ class Traffic(NamedTuple):
     sent: int  # bytes
 
 
-# By interface, the lines of its last dump and its peers: read again and again, most of them are as they were.
-_LAST: Dict[str, Tuple[FrozenSet[str], PeerMap]] = {}
+# By interface, the lines of its last dump and its peers, in a process that has asked for it.
+Last = Dict[str, Tuple[FrozenSet[str], PeerMap]]
+_LAST: Optional[Last] = None
 _MOST_INTERFACES = 64
+
+
+def remember() -> None:
+    """From now on, remember the last dump of each interface: for a process that reads the same ones again and again, as
+    most lines are what they were."""
+    global _LAST
+    _LAST = {}
 
 
 def _none(text: str) -> Optional[str]:
@@ -41,29 +49,53 @@ def _none(text: str) -> Optional[str]:
 
 def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
     """Return the devices of a dump by name. `interface` is its name when the dump is of a single one."""
+    devices: Dict[str, Device] = {}
     if text and not text.endswith("\n"):
         raise IncompleteDump("the answer of wg show dump stops in the middle of a line")
-    try:
-        if interface is not None:
-            return _one(text.splitlines(), interface)
-        devices: Dict[str, Device] = {}
-        for line in text.splitlines():
-            name, *fields = line.split("\t")
+    if interface is not None and _LAST is not None:
+        try:
+            return _one(text.splitlines(), interface, _LAST)
+        except ValueError:
+            raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
+    for line in text.splitlines():
+        fields = line.split("\t")
+        if interface is None:
+            name = fields.pop(0)
+        else:
+            name = interface
+        try:
             if len(fields) == 8:
-                devices[name].peers[fields[0]] = _peer(fields)
+                key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
+                nets: Tuple[str, ...]
+                if "," in allowed:
+                    nets = tuple(sorted(allowed.split(",")))
+                else:
+                    nets = () if allowed == "(none)" else (allowed,)
+                devices[name].peers[key] = Peer(
+                    key,
+                    nets,
+                    None if preshared == "(none)" else preshared,
+                    0 if keepalive == "off" else int(keepalive),
+                    None if endpoint == "(none)" else endpoint,
+                )
+            elif len(fields) == 4:
+                private, public, port, fwmark = fields
+                devices[name] = Device(
+                    _none(private), _none(public), int(port), 0 if fwmark == "off" else int(fwmark, 16), {}
+                )
             else:
-                devices[name] = _device(fields)
-    except (KeyError, ValueError):
-        raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
+                raise ValueError
+        except (KeyError, ValueError):
+            raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
     return devices
 
 
-def _one(lines: List[str], interface: str) -> Dict[str, Device]:
+def _one(lines: List[str], interface: str, last: Last) -> Dict[str, Device]:
     if not lines:
         return {}
     device = _device(lines[0].split("\t"))
     now = frozenset(lines[1:])
-    then, peers = _LAST.get(interface, (frozenset(), PeerMap({})))
+    then, peers = last.get(interface, (frozenset(), PeerMap({})))
     found = [_peer(line.split("\t")) for line in now - then]
     gone = {line.partition("\t")[0] for line in then - now}
     peers = derived(
@@ -74,9 +106,9 @@ def _one(lines: List[str], interface: str) -> Dict[str, Device]:
     )
     if len(peers) != len(lines) - 1:
         raise ValueError("a peer is there twice")
-    if len(_LAST) >= _MOST_INTERFACES:
-        _LAST.clear()
-    _LAST[interface] = now, peers
+    if interface not in last and len(last) >= _MOST_INTERFACES:
+        last.clear()
+    last[interface] = now, peers
     return {interface: replace(device, peers=peers)}
 
 
@@ -87,10 +119,14 @@ def _device(fields: List[str]) -> Device:
 
 def _peer(fields: List[str]) -> Peer:
     key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
-    nets = allowed.split(",") if "," in allowed else ([] if allowed == "(none)" else [allowed])
+    nets: Tuple[str, ...]
+    if "," in allowed:
+        nets = tuple(sorted(allowed.split(",")))
+    else:
+        nets = () if allowed == "(none)" else (allowed,)
     return Peer(
         key,
-        tuple(sorted(nets)),
+        nets,
         None if preshared == "(none)" else preshared,
         0 if keepalive == "off" else int(keepalive),
         None if endpoint == "(none)" else endpoint,

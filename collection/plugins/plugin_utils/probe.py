@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import systemd
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import MODE
@@ -157,7 +158,7 @@ class Reading:
 
     def file(self, path: str) -> File | None:
         """As Source says."""
-        status = self._statuses().get(path)
+        status = self._private.get(path)
         if status is None:
             return None
         if f"not-a-file {path}" in self.sections:
@@ -194,24 +195,32 @@ class Reading:
             raise WireGuardError(f"{path} cannot be read: {found.stderr.strip()[-200:] or 'no message'}")
         return found.stdout
 
-    def _statuses(self) -> dict[str, bool]:
+    @cached_property
+    def user(self) -> str:
+        """The number of the user who has read."""
+        return next(owner for _mode, owner, path in self._status if path.startswith("/proc/"))
+
+    @cached_property
+    def _private(self) -> dict[str, bool]:
         """By path of a config file that is there, whether nobody else may read it."""
-        found: dict[str, bool] = {}
-        us = ""
+        return {
+            path: stat.S_ISREG(mode) and stat.S_IMODE(mode) == MODE and owner == self.user
+            for mode, owner, path in self._status
+        }
+
+    @cached_property
+    def _status(self) -> list[tuple[int, str, str]]:
+        """Of the reading shell's own process and each config file that is there: mode, owner, path."""
         section = self._section("files")
         if section.returncode != 0:
             raise WireGuardError(f"config files cannot be looked at: exit code {section.returncode} of stat")
+        found = []
         for line in section.stdout.splitlines():
-            try:
-                mode, owner, _size, path = line.split(" ", 3)
-                bits = int(mode, 16)
-            except ValueError:
-                raise CutShort("what stat says of config files cannot be understood") from None
-            if path.startswith("/proc/"):
-                us = owner
-            else:
-                found[path] = stat.S_ISREG(bits) and stat.S_IMODE(bits) == MODE and owner == us
-        if not us:
+            mode, owner, _size, path = (*line.split(" ", 3), "", "", "")[:4]
+            if not path or re.fullmatch("[0-9a-f]+", mode) is None:
+                raise CutShort("what stat says of config files cannot be understood")
+            found.append((int(mode, 16), owner, path))
+        if not found or not found[0][2].startswith("/proc/"):
             raise CutShort("what stat says of config files cannot be understood")
         return found
 

@@ -39,10 +39,11 @@ def each(
     """Do each in a thread, `at_once` of them at a time, and tell how it ended in the order in which they do.
 
     One that takes longer than `patience` seconds keeps its place no longer: another begins beside it. One that takes
-    longer than `limit` seconds is given up; its thread, and what that has started, are the caller's to end.
+    longer than `limit` seconds is given up, and the programs that its thread has started are ended.
     """
     ended: SimpleQueue[Done[Found]] = SimpleQueue()
     begun: dict[str, float] = {}
+    threads: dict[str, threading.Thread] = {}
     left: Iterator[tuple[str, Callable[[], Found]]] | None = iter(waits)
 
     def work(name: str, wait: Callable[[], Found]) -> None:
@@ -57,8 +58,10 @@ def each(
             if following is None:
                 left = None
                 break
-            begun[following[0]] = time.monotonic()
-            threading.Thread(target=work, args=following, daemon=True).start()
+            name = following[0]
+            begun[name] = time.monotonic()
+            threads[name] = threading.Thread(target=work, args=following, daemon=True)
+            threads[name].start()
         if not begun:
             return
         until = min(begun.values()) + limit
@@ -69,9 +72,11 @@ def each(
         except Empty:
             for name in [name for name, since in begun.items() if time.monotonic() - since >= limit]:
                 del begun[name]
+                _end_children(threads.pop(name))
                 yield Done(name, error=TimeoutError())
             continue
         if begun.pop(done.name, None) is not None:
+            del threads[done.name]
             yield done
 
 
@@ -83,15 +88,14 @@ def _at_work(begun: dict[str, float], patience: float) -> int:
     return sum(_is_young(since, patience) for since in begun.values())
 
 
-def end_children() -> None:
-    """End the processes that this one has started and that are still there: those of waits that were given up."""
-    for path in Path("/proc/self/task").glob("*/children"):
+def _end_children(thread: threading.Thread) -> None:
+    """End the processes that a thread of this process has started, and that are still there."""
+    try:
+        pids = Path(f"/proc/self/task/{thread.native_id}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return  # it has ended just now
+    for pid in pids:
         try:
-            pids = path.read_text(encoding="ascii").split()
-        except OSError:
-            continue  # the thread has ended
-        for pid in pids:
-            try:
-                os.kill(int(pid), signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+            os.kill(int(pid), signal.SIGTERM)
+        except ProcessLookupError:
+            pass

@@ -53,8 +53,9 @@ class Front:
         self.connections: Set[Connection] = set()
         self.draining = False
         self._most_connections = most_connections
-        self._handshakes: Dict[asyncio.Task[Any], socket.socket] = {}
+        self._handshakes: Dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._calls: Dict[int, Connection] = {}
+        self._lengths: Dict[int, int] = {}  # of the bodies of these calls; their clients may be gone
         self._queue: List[Connection] = []
         self._number = 0
         self._writer: Optional[asyncio.StreamWriter] = None
@@ -65,7 +66,7 @@ class Front:
     async def open_channel(self, channel: socket.socket) -> None:
         reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 20)
         self._writer.write(frame_head({"ready": True}, 0))
-        self.loop.create_task(self._take_answers(reader))
+        self._answers = self.loop.create_task(self._take_answers(reader))
 
     async def _take_answers(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -74,6 +75,7 @@ class Front:
                 said = fields_of(await reader.readexactly(fields))
                 body = await reader.readexactly(raw)
                 connection = self._calls.pop(int(said["id"]), None)
+                self._lengths.pop(int(said["id"]), None)
                 if connection is not None:
                     connection.answer(int(said["status"]), body, dict(said["headers"]))
                 self._next_call()
@@ -90,12 +92,16 @@ class Front:
 
     def _next_call(self) -> None:
         while self._queue and len(self._calls) < limits.MOST_CALLS and self._writer is not None:
-            connection = self._queue.pop(0)
+            connection = self._queue[0]
+            if sum(self._lengths.values()) + connection.buffered() > limits.MOST_BUFFERED:
+                return
+            del self._queue[0]
             if not connection.waits():
                 continue  # its client has gone, and nothing was begun
             self._number += 1
             self._calls[self._number] = connection
             fields, body = connection.request()
+            self._lengths[self._number] = len(body)
             self._writer.write(frame_head({"id": self._number, **fields}, len(body)))
             self._writer.write(body)
 
@@ -115,8 +121,9 @@ class Front:
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self.loop.create_task(self._greet(accepted, context))
-            self._handshakes[task] = accepted
+            self._handshakes[task] = None
             task.add_done_callback(self._greeted)
+            await asyncio.sleep(0)  # a crowd at the door keeps nobody inside from going on
 
     async def _greet(self, accepted: socket.socket, context: Optional[ssl.SSLContext]) -> None:
         timeout = limits.HANDSHAKE_SECONDS if context else None
@@ -125,9 +132,9 @@ class Front:
         )
 
     def _greeted(self, task: asyncio.Task[Any]) -> None:
-        accepted = self._handshakes.pop(task)
-        if task.cancelled() or task.exception() is not None:
-            accepted.close()  # a client that speaks no TLS, or none in time
+        self._handshakes.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # of a client that speaks no TLS, or none in time: its connection is closed by now
 
     def _make_room(self) -> None:
         """Close what has been the longest without a whole request, when there are too many connections."""
@@ -196,6 +203,7 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._waits = False  # for its answer
         self._closing = False
+        self._said_all = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self.since = front.loop.time()  # when it began to be without a whole request
 
@@ -240,7 +248,8 @@ class Connection(asyncio.Protocol):
         self._within(None)
 
     def eof_received(self) -> bool:
-        """A client that has said all may still wait for its answer."""
+        """A client that has said all may still wait for its answers."""
+        self._said_all = True
         return self._waits
 
     def data_received(self, data: bytes) -> None:
@@ -305,7 +314,7 @@ class Connection(asyncio.Protocol):
         head = self._head
         if head is None or not self._waits:
             return  # the client has gone
-        keep = head.keep_alive and not self._front.draining
+        keep = head.keep_alive and not self._front.draining and not (self._said_all and not self._data)
         self._waits, self._head, self._body = False, None, bytearray()
         self.since = self._front.loop.time()
         self._write(status, body, keep, headers)

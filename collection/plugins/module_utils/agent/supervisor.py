@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.authentication import Authentication
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.back import Back
@@ -80,6 +81,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self._events.put(("stop", None)))
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._events.put(("reload", None)))
+        dump.remember()
         self._start_front()
         while self._fronts:
             what, front = self._events.get()

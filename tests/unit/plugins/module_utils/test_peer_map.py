@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import peer_map
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import dump, peer_map
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import check_overlap
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import parse_dump
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump, parse_dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import PeerMap, derived
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import peer_changes
@@ -106,7 +106,8 @@ def line(number: int, network: str = "10.0.0.2/32", traffic: int = 0) -> str:
     return f"{peer_key(str(number))}\t(none)\t(none)\t{network}\t{traffic}\t{traffic}\t{traffic}\toff\n"
 
 
-def test_a_dump_read_again_differs_where_it_differs() -> None:
+def test_a_dump_read_again_differs_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump, "_LAST", {})
     head = "k\tp\t5\toff\n"
     first = parse_dump(head + line(1) + line(2), "wg-again")["wg-again"].peers
     busy = parse_dump(head + line(2, traffic=7) + line(1, traffic=9), "wg-again")["wg-again"].peers
@@ -116,3 +117,7 @@ def test_a_dump_read_again_differs_where_it_differs() -> None:
     assert isinstance(changed, PeerMap)
     assert changed.root is not changed
     assert sorted(first) == sorted([peer_key("1"), peer_key("2")])
+    for wrong in (line(1) + line(1, traffic=3), line(1) + "x\n", "k\tp\t5\toff\n"):
+        with pytest.raises(IncompleteDump):
+            parse_dump(head + wrong, "wg-again")
+    assert parse_dump(head + line(1) + line(2), "wg-again")["wg-again"].peers == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -215,7 +216,9 @@ def test_a_long_file_is_read_by_its_digest(node: Node) -> None:
     )
     assert found.peers_digest is not None
     live = by_key(*(one._replace(endpoint="192.0.2.1:5") for one in config.peers.values()))
-    assert beside_digest(found.text, found.peers_digest, live) == parse_beside(text, live) == config
+    beside = beside_digest(found.text, found.peers_digest, live)
+    assert beside.peers is live
+    assert dataclasses.replace(beside, peers=config.peers) == parse_beside(text, live) == config
     del live[next(iter(live))]
     with pytest.raises(AnotherDigest):
         beside_digest(found.text, found.peers_digest, live)

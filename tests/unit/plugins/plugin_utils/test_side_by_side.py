@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import each, end_children
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import each
 
 LONG = 60.0
 
@@ -120,28 +120,20 @@ def test_they_are_taken_as_there_is_room(gate: Gate) -> None:
     assert taken == list(range(10))
 
 
-def test_children_that_are_left_are_ended() -> None:
-    script = (
-        "import subprocess, threading\n"
-        "from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import each, end_children\n"
-        "def hang():\n"
-        "    child = subprocess.Popen(['sleep', '1000'])\n"
-        "    print(child.pid, flush=True)\n"
-        "    child.wait()\n"
-        "list(each([('hung', hang)], 1, 0.5, 0.1))\n"
-        "end_children()\n"
-    )
-    done = subprocess.run(
-        ["python3", "-c", script],
-        env={**os.environ, "PYTHONPATH": "collections"},
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        check=True,
-    )
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
+def test_programs_of_what_is_given_up_are_ended_and_no_others() -> None:
+    other = subprocess.Popen(["sleep", "1000"])
+    started: list[subprocess.Popen[bytes]] = []
 
+    def hang() -> int:
+        started.append(subprocess.Popen(["sleep", "1000"]))
+        return started[0].wait()
 
-def test_a_process_without_children_ends_none() -> None:
-    end_children()
+    try:
+        (done,) = each([("hung", hang)], 1, limit=0.5, patience=0.1)
+        with pytest.raises(TimeoutError):
+            done.value()
+        assert started[0].wait(LONG) == -signal.SIGTERM
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
