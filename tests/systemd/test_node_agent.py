@@ -40,7 +40,7 @@ from tests.systemd.node import NodeFactory, SystemdNode
 
 NAME = "agent-node"
 SERVICE, SOCKET = "vpnfleet-agent.service", "vpnfleet-agent.socket"
-RUNNING = "/run/vpnfleet-agent.running"
+RUNNING = "/etc/vpnfleet-agent/running"
 #: What systemd-analyze says of the unit, of 10: a unit without any protection has 9.6.
 EXPOSURE = 3.0
 
@@ -97,7 +97,7 @@ class Deployment:
     def here(self) -> list[str]:
         """What there is of the agent on the node."""
         script = (
-            "ls -d /usr/local/lib/vpnfleet-agent /etc/vpnfleet-agent /var/lib/vpnfleet-agent /run/vpnfleet-agent* "
+            "ls -d /usr/local/lib/vpnfleet-agent /etc/vpnfleet-agent /var/lib/vpnfleet-agent "
             "/etc/systemd/system/vpnfleet-agent* /etc/systemd/system/*.wants/vpnfleet-agent* 2>/dev/null; "
             "getent passwd vpnfleet-agent"
         )
@@ -198,6 +198,10 @@ def test_the_playbooks_reach_the_node_by_it_alone(fleet: Deployment) -> None:
         told = health(agent, 30)
         assert [one["name"] for one in told["interfaces"]] == ["wg1"]
 
+        # What a reboot starts is not started anew.
+        fleet.reach_by_ssh(True)
+        assert fleet.play("agent") == 0
+        fleet.reach_by_ssh(False)
         fleet.play("remove", instance="anna@example.com")
         assert fleet.node.run(["wg", "show", "interfaces"]).stdout.strip() == ""
     finally:
