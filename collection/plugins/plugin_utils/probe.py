@@ -278,8 +278,8 @@ def parse(printed: str, mark: str) -> Reading:
     sections: dict[str, Printed] = {}
     for begun, ended in zip(parts[::2], parts[1::2], strict=True):
         name, newline, stdout = begun.partition("\n")
-        equals, _, rest = ended.partition(" ")
-        code, _, stderr = rest.partition("\n")
+        equals, _blank, rest = ended.partition(" ")
+        code, _newline, stderr = rest.partition("\n")
         if not newline or equals != "=" or not code.isdecimal() or name in sections:
             raise CutShort("the node's answer cannot be understood")
         sections[name] = Printed(int(code), stdout, stderr)

@@ -129,7 +129,8 @@ def _edit(desired: Desired, actual: InterfaceState, asked: _Asked) -> Desired:
         raise NoInterface(f"there is no WireGuard interface {desired.name} on this node")
     asked.look()
     config = asked.config
-    assert config is not None  # noqa: S101 - it has been looked at
+    if config is None:  # which `look` has seen to
+        raise ValueError("the configuration has not been looked at")
     for name, said, runs in (
         ("PrivateKey", config.private_key, device.private_key),
         ("ListenPort", config.listen_port, device.listen_port),

@@ -193,7 +193,9 @@ def _overview(nodes: Sequence[Mapping[str, Any]], whole: str) -> str:
             shown_number = "–" if "error" in node else f"{number:,}"
             cells.append(_cell(title, shown_number, "number" if number else "number zero"))
         # Who was read was seen then.
-        known = {"last_seen": node.get("detected_at")} | {key: node[key] for key, _ in more if key in node}
+        known = {"last_seen": node.get("detected_at")} | {
+            key: node[key] for key, _title in more if key in node
+        }
         cells += [_cell(title, _value(key, known.get(key))) for key, title in more]
         rows.append([f'<a href="#{_anchor(node)}">{name}</a>' if linked else name, *cells])
     left = len(nodes) - len(shown)
