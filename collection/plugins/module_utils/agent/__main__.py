@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import List, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal import tell

@@ -220,7 +220,8 @@ class Connection(asyncio.Protocol):
     def request(self) -> Any:
         """The fields and the body of the request, for the privileged process."""
         head = self._head
-        assert head is not None  # noqa: S101 - it waits
+        if head is None:
+            raise ValueError("there is no request")  # it does not wait
         fields = {
             "method": head.method,
             "path": head.path,
