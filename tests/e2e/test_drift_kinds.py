@@ -23,7 +23,7 @@ from tests.lab.node import Node
 NODE, OTHER = "node1", "node2"
 EVERYTHING = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
 NOTHING = dict.fromkeys(EVERYTHING, False)
-SITE = "10.200.{}.0/24"  # a network behind a peer, which needs a route
+SITE = "10.100.{}.0/24"  # a network behind a peer, which needs a route
 MTU = 1400
 STRANGER = peer_key("a stranger")
 CONF = '"/etc/wireguard/$1.conf"'
@@ -99,7 +99,7 @@ KINDS = {
         f"printf '\n[Peer]\nPublicKey = {STRANGER}\n' >>{CONF}", "1 peer only in the file"
     ),
     "a file with other networks": file_only(
-        f"sed -i 's|^AllowedIPs = 10.200.*|AllowedIPs = 10.99.0.9/32|' {CONF}", "1 peer different"
+        f"sed -i 's|^AllowedIPs = 10.100.*|AllowedIPs = 10.99.0.9/32|' {CONF}", "1 peer different"
     ),
     "a file without a preshared key": file_only(f"sed -i '/^PresharedKey/d' {CONF}", "1 peer different"),
     "a file with another private key": file_only(
