@@ -152,6 +152,7 @@ class LocalExecutor:
             **os.environ,
             "PYTHONPATH": os.pathsep.join((str(_CHECKOUT), str(_CHECKOUT / "collections"))),
             "VPNFLEET_LEASE_SECONDS": str(int(self._settings.lease_seconds)),
+            "VPNFLEET_CHECKS_KEPT": str(self._settings.checks_kept),
             # Ansible reads its configuration when it is imported: all of a run's that is not the same each time is
             # in its command line. The callback is how ansible-runner gets its events.
             "ANSIBLE_CONFIG": str(self._settings.project / "ansible.cfg"),

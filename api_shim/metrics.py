@@ -15,10 +15,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import checks, looks
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
+    NodeCheck,
     Operation,
     now,
 )
@@ -36,6 +38,8 @@ class Snapshot:
     oldest_pending: datetime | None  # of those that have never begun
     last_seen: tuple[tuple[str, datetime], ...]  # node, when
     instances: tuple[tuple[str, str, int], ...]  # node, state, how many
+    checks: tuple[tuple[str, NodeCheck], ...] = ()  # node, its last check
+    fleet_look: datetime | None = None  # when a look at the whole fleet last ended well
 
 
 def read_snapshot(registry: Registry) -> Snapshot:
@@ -55,11 +59,16 @@ def read_snapshot(registry: Registry) -> Snapshot:
             .join(Node, Instance.node_id == Node.id)
             .group_by(Node.name, Instance.state)
         ).all()
+        names = {row.id: row.name for row in session.execute(select(Node.id, Node.name))}
+        last = [(names[number], check) for number, check in checks.latest(session).items()]
+        fleet_look = looks.last_of_fleet(session)
     return Snapshot(
         tuple((kind, state, count) for kind, state, count in operations),
         oldest,
         tuple((name, at) for name, at in seen if at is not None),
         tuple((name, state, count) for name, state, count in instances),
+        tuple(last),
+        fleet_look,
     )
 
 
@@ -159,3 +168,38 @@ class _FromRegistry(Collector):
         for name, state, count in found.instances:
             instances.add_metric((name, state), count)
         yield instances
+        if found.fleet_look is not None:
+            yield GaugeMetricFamily(
+                "vpnfleet_fleet_check_timestamp_seconds",
+                "When a look at all enabled nodes, as VPNFLEET_DRIFT_INTERVAL has it done, last ended",
+                value=found.fleet_look.timestamp(),
+            )
+        yield from _of_checks(found.checks)
+
+
+def _of_checks(last: tuple[tuple[str, NodeCheck], ...]) -> Iterator[Metric]:
+    """What each node's last check says. What that could not find out is missing, and not as it was before."""
+    at = GaugeMetricFamily(
+        "vpnfleet_node_check_timestamp_seconds",
+        "When a look at the node, or a reconcile, last ended",
+        labels=("node",),
+    )
+    reachable = GaugeMetricFamily(
+        "vpnfleet_node_check_reachable", "Whether that reached the node", labels=("node",)
+    )
+    succeeded = GaugeMetricFamily(
+        "vpnfleet_node_check_success", "Whether that could read the node", labels=("node",)
+    )
+    drift = GaugeMetricFamily("vpnfleet_node_drift", "Whether anything differed then", labels=("node",))
+    issues = GaugeMetricFamily(
+        "vpnfleet_node_drift_issues", "How much differed then", labels=("node", "kind")
+    )
+    for name, check in last:
+        at.add_metric((name,), check.at.timestamp())
+        reachable.add_metric((name,), check.state != checks.UNREACHABLE)
+        succeeded.add_metric((name,), check.state == checks.OK)
+        if check.has_drift is not None:
+            drift.add_metric((name,), check.has_drift)
+            for kind, count in checks.counts(check).items():
+                issues.add_metric((name, kind), count)
+    yield from (at, reachable, succeeded, drift, issues)

@@ -1,11 +1,33 @@
-"""Whether a node answers: its SSH server's banner, which needs no login."""
+"""Whether a node answers: its agent, or its SSH server's banner, which needs no login."""
 
 from __future__ import annotations
 
 import asyncio
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
+    Agent,
+    AgentError,
+    health,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+
+_SSH = 22
 SECONDS = 3.0
 _MOST_BYTES = 8192  # before the banner a server may say other things (RFC 4253, 4.2)
+
+
+async def reachability(node: Node, agent: Agent | None) -> str | None:
+    """Why a node does not answer at the moment; None when it does. `agent` is the one by which it is reached, if it is.
+    It takes a few seconds at the most, raises nothing, and its words have no addresses and no secrets."""
+    if agent is not None:
+        try:
+            await asyncio.wait_for(asyncio.to_thread(health, agent, SECONDS), 3 * SECONDS)
+        except TimeoutError:
+            return f"no answer within {3 * SECONDS:g} s"
+        except AgentError as error:
+            return str(error)
+        return None
+    return await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH)
 
 
 async def unreachable(host: str, port: int, seconds: float = SECONDS) -> str | None:

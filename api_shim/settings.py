@@ -52,6 +52,18 @@ class Settings(BaseSettings):
         le=3600,
         description="seconds after which another replica takes over from one that went silent",
     )
+    drift_interval: int = Field(
+        default=0,
+        ge=0,
+        le=86400,
+        description="seconds between two looks at all enabled nodes, by all replicas together; 0: none",
+    )
+    checks_kept: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="looks and reconciles of each node of which is kept what they found",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="what is logged"
     )

@@ -1,7 +1,8 @@
 """Carries out the operations that are recorded: claims those of one kind on one node together, and runs a playbook.
 
 Each replica has one worker. What it is at work on is its own for the length of its lease, which it extends; when it
-dies, another one takes over. It waits for nothing but runs: what is to be tried again has its time in the registry.
+dies, another one takes over. It waits for nothing but runs: what is to be tried again has its time in the registry, and
+so has the next look at the fleet.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     IdempotencyKey,
@@ -29,13 +30,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from api_shim.executor import Ended, Executor, Progress, Run
+from api_shim.schedule import Schedule
 from api_shim.settings import Settings
 
 #: Seconds between two looks for what another replica has recorded, what is to be tried again, and who wants to cancel.
 _POLL = 1.0
 #: Seconds for which progress is gathered before it is written.
 _GATHER = 0.3
-_MOST_TRIES_OF_A_LOOK = 3
 _CLEANING = 3600.0  # seconds
 #: Seconds without a whole turn of the loop: more than a writer waits for the registry.
 _STUCK = 60.0
@@ -73,6 +74,7 @@ class Worker:
         self._settings = settings
         self._notify = notify
         self._observe = observe
+        self._schedule = Schedule(registry, settings.drift_interval)
         self._token = process_token(os.getpid())
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._active: dict[tuple[str, str | None], _Active] = {}
@@ -128,6 +130,7 @@ class Worker:
             self._woken.clear()
             began = time.monotonic()
             try:
+                self._schedule.turn()
                 self._begin_batches()
                 self._look_after_batches()
                 self._clean()
@@ -223,8 +226,9 @@ class Worker:
             session.execute(
                 delete(Operation).where(
                     Operation.finished_at < before,
+                    # Plans and looks, and what was done for these on single nodes.
                     Operation.instance_name.is_(None),
-                    Operation.node_id.is_(None),
+                    or_(Operation.node_id.is_(None), Operation.kind == "drift"),
                 )
             )
         self._cleaned = time.monotonic()
@@ -286,7 +290,8 @@ class Worker:
 
     def _write_down(self, session: Session, active: _Active, ended: Ended) -> None:
         batch = active.batch
-        rows = session.scalars(select(Operation).where(Operation.id.in_(batch.ids))).all()
+        ids = [*batch.ids, *looks.joined(session, batch.ids)] if batch.look else batch.ids
+        rows = session.scalars(select(Operation).where(Operation.id.in_(ids))).all()
         nodes: dict[str, str] = {}
         for operation in rows:
             actor = operation.cancel_requested_by
@@ -295,20 +300,16 @@ class Worker:
         for number, actor in nodes.items():
             queue.reconcile(session, [number], actor)
         if batch.look:
-            self._end_look(session, batch, ended)
+            self._end_looks(session, batch, ended)
         else:
             failures = self._failures.pop(batch.place, 0)
             pause = timedelta(seconds=0 if active.cancelled.is_set() else min(2.0**failures, 300.0))
             if queue.release(session, self._token, batch.ids, pause) and not active.cancelled.is_set():
                 self._failures[batch.place] = min(failures + 1, 10)
 
-    def _end_look(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
-        (number,) = batch.ids
-        if ended.published is None and batch.tries + 1 < _MOST_TRIES_OF_A_LOOK and ended.status != "failed":
-            session.get_one(Operation, number).attempts += 1
-            queue.release(session, self._token, batch.ids, timedelta(seconds=1))
-        else:
-            queue.end_look(session, number, ended.published, ended.message or "the playbook failed")
+    def _end_looks(self, session: Session, batch: queue.Batch, ended: Ended) -> None:
+        pause = None if ended.status == "failed" else timedelta(seconds=1)
+        looks.settle(session, batch.ids, ended.published, ended.message or "the playbook failed", pause)
 
 
 @dataclass

@@ -11,7 +11,11 @@ from sqlalchemy.orm import Session, contains_eager
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import addresses_of
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import endpoint
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    endpoint,
+    of_devices,
+    on_node,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
@@ -79,12 +83,18 @@ class PeerData(BaseModel):
     name: str
     public_key: str
     allowed_ips: list[str] = Field(examples=[["10.0.1.2/32"]])
-    persistent_keepalive: int
+    persistent_keepalive: int = Field(description="seconds between the node's packets to the device; 0: none")
 
 
 class InstanceInFull(InstanceData):
-    """An instance with its peers."""
+    """An instance with its peers, and what holds for their devices: as the instance says, else its node."""
 
+    dns: str | None
+    mtu: int | None
+    keepalive: int = Field(description="seconds between the packets of devices; 0: off")
+    endpoint_allowed_ip: str = Field(
+        description="what devices send into the tunnel", examples=["0.0.0.0/0, ::/0"]
+    )
     peers: list[PeerData]
 
 
@@ -128,7 +138,11 @@ def get_instance(
     """Look at an instance and its peers."""
     with service.registry.read() as session:
         instance = require(session, name)
-        return {**_data(instance), "peers": _peers(session, instance)}
+        return {
+            **_data(instance),
+            **of_devices(instance, instance.node),
+            "peers": on_node(instance, instance.node, _peers(session, instance)),
+        }
 
 
 def require(session: Session, name: str) -> Instance:

@@ -9,15 +9,18 @@ from typing import Annotated, Any, Literal
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import agents, checks
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import nodes as registry_nodes
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
+    NodeCheck,
     Peer,
     now,
 )
@@ -31,14 +34,23 @@ from api_shim.idempotency import Call, answered, call_of
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
 from api_shim.rate_limits import count
-from api_shim.reachability import unreachable
+from api_shim.reachability import reachability
 from api_shim.routes import patterns
-from api_shim.routes.parameters import Body, How, NodeId, Part, Switches, boolean, repeatable_at_once, uuid_of
+from api_shim.routes.parameters import (
+    Body,
+    How,
+    NodeId,
+    Number,
+    Part,
+    Switches,
+    boolean,
+    repeatable_at_once,
+    uuid_of,
+)
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
 
-_SSH = 22
 Reader = Annotated[Caller, Depends(caller("read"))]
 Ops = Annotated[Caller, Depends(caller("ops"))]
 
@@ -117,7 +129,7 @@ class NodeFields(Body):
         json_schema_extra=_said(patterns.HOST, "nl1.example.com"),
     )
     override_listen_port: int | None = Field(
-        None, ge=1, le=65535, description="the first port that instances get"
+        None, ge=1, le=65535, description="the first port that new instances get"
     )
     override_dns: str | None = Field(
         None,
@@ -127,7 +139,12 @@ class NodeFields(Body):
     override_mtu: int | None = Field(
         None, ge=SMALLEST_MTU, le=LARGEST_MTU, description="of instances and their devices"
     )
-    override_keepalive: int | None = Field(None, ge=0, le=65535, description="seconds; 0: off")
+    override_keepalive: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="seconds, of devices, and of the node to devices that say nothing; 0: off",
+    )
     override_endpoint_allowed_ip: str | None = Field(
         None,
         max_length=4000,
@@ -161,6 +178,29 @@ class NodeUpdate(NodeFields):
     )
 
 
+class CheckData(BaseModel):
+    """A look at a node, or a reconcile of it: how it ended, and what differed then, or was left."""
+
+    at: str = Field(examples=["2024-01-15 10:30:00"])
+    kind: Literal["drift", "reconcile"]
+    ok: bool = Field(description="whether the node could be read")
+    reachable: bool
+    has_drift: bool | None = Field(description="null: not known")
+    total_issues: int | None = Field(ge=0)
+    error: str | None
+
+
+class CheckInFull(CheckData):
+    """The same with all that is kept of it."""
+
+    missing_count: int | None = Field(ge=0)
+    mismatched_count: int | None = Field(ge=0)
+    unknown_count: int | None = Field(ge=0)
+    interface_count: int | None = Field(ge=0)
+    milliseconds: int | None = Field(ge=0, description="how long it took")
+    operation_id: str | None
+
+
 class NodeData(BaseModel):
     """A node as it is in the registry."""
 
@@ -188,6 +228,7 @@ class NodeData(BaseModel):
     last_seen: str | None = Field(examples=["2024-01-15 10:30:00"])
     created_at: str = Field(examples=["2024-01-01 00:00:00"])
     updated_at: str = Field(examples=["2024-01-15 10:30:00"])
+    last_check: CheckData | None = Field(description="null: it was never looked at")
 
 
 class Answer(BaseModel):
@@ -230,17 +271,19 @@ class Removal(Switches):
 
 
 class NodeHealth(BaseModel):
-    """Whether a node answers, and what is on it."""
+    """Whether a node answers, what is on it, and what the last looks at it have found."""
 
     node_id: str
     name: str
     reachable: bool
     error: str | None = Field(examples=["connection refused"])
-    last_seen: str | None
+    last_seen: str | None = Field(description="when a run last reached it")
     enabled: bool
     instances: int = Field(ge=0)
     peers: int = Field(ge=0)
-    checked_at: str
+    checked_at: str = Field(description="when it was asked whether it answers: now")
+    last_check: CheckData | None = Field(description="null: it was never looked at")
+    checks: list[CheckInFull] = Field(description="the last ones, the newest first")
 
 
 class HealthAnswer(Answer):
@@ -254,11 +297,12 @@ def list_nodes(service: TheService, _who: Reader, part: Part) -> Any:
     """List nodes, by name."""
     with service.registry.read() as session:
         total = session.scalar(select(func.count()).select_from(Node)) or 0
-        rows = session.scalars(select(Node).order_by(Node.name).limit(part.limit).offset(part.offset))
+        rows = session.scalars(select(Node).order_by(Node.name).limit(part.limit).offset(part.offset)).all()
+        last = checks.latest(session, [node.id for node in rows])
         return {
             "status": True,
             "message": "Nodes retrieved successfully",
-            "data": [_data(node) for node in rows],
+            "data": [_data(node, last.get(node.id)) for node in rows],
             "total": total,
             "limit": part.limit,
             "offset": part.offset,
@@ -293,7 +337,7 @@ def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, call:
             changes = _apply(session, who, [node.model_dump(exclude_unset=True)])
             if [change.action for change in changes] != [registry_nodes.CREATED]:
                 raise Conflict(f"node {node.name} is in the registry already")
-            return 201, _told("Node created successfully", data=_data(_named(session, node.name)))
+            return 201, _told("Node created successfully", data=_data(_named(session, node.name), None))
 
         status, told = answered(session, call, create)
     if how.dry_run:
@@ -305,7 +349,8 @@ def create_node(service: TheService, who: Ops, node: NodeCreate, how: How, call:
 def get_node(service: TheService, _who: Reader, node_id: NodeId) -> Any:
     """Look at a node."""
     with service.registry.read() as session:
-        return _told("Node retrieved successfully", data=_data(require(session, node_id)))
+        node = require(session, node_id)
+        return _told("Node retrieved successfully", data=_data(node, _last(session, node)))
 
 
 @router.put(
@@ -335,7 +380,7 @@ def update_node(
             _apply(session, who, [{**node.model_dump(exclude_unset=True), "name": row.name}])
             if not how.dry_run:
                 count(request, "rate_limit_node_update")
-            return 200, _told("Node updated successfully", data=_data(row))
+            return 200, _told("Node updated successfully", data=_data(row, _last(session, row)))
 
         status, told = answered(session, call, update)
     return JSONResponse(_plan(told) if how.dry_run else told, status)
@@ -373,20 +418,40 @@ def delete_node(
     return JSONResponse(_plan(told) if how.dry_run else told, status)
 
 
-@router.get("/api/nodes/{node_id}/health", response_model=HealthAnswer)
-async def node_health(service: TheService, _who: Reader, node_id: NodeId) -> Any:
-    """Ask a node's SSH server whether it is there, for three seconds at the most."""
+class History(BaseModel):
+    """How much of what was found is wanted."""
 
-    def read() -> tuple[Node, int, int]:
+    model_config = ConfigDict(extra="forbid")
+
+    checks: Number = Field(10, ge=0, le=100, description="so many of the last looks at it are told")
+
+
+@router.get("/api/nodes/{node_id}/health", response_model=HealthAnswer)
+async def node_health(
+    service: TheService, _who: Reader, node_id: NodeId, wanted: Annotated[History, Query()]
+) -> Any:
+    """Ask a node whether it is there, for a few seconds at the most, and tell what the last looks at it have found."""
+
+    def read() -> tuple[Node, Agent | None, dict[str, Any]]:
         with service.registry.read() as session:
             node = require(session, node_id)
             on_node = select(Instance.id).where(Instance.node_id == node.id)
             instances = session.scalar(select(func.count()).select_from(on_node.subquery()))
             peers = session.scalar(select(func.count()).where(Peer.instance_id.in_(on_node)))
-            return node, instances or 0, peers or 0
+            recent = checks.recent(session, node.id, max(1, wanted.checks))
+            return (
+                node,
+                agents.agent_of(session, node.name),
+                {
+                    "instances": instances or 0,
+                    "peers": peers or 0,
+                    "last_check": _check(recent[0]) if recent else None,
+                    "checks": [_check_in_full(one) for one in recent[: wanted.checks]],
+                },
+            )
 
-    node, instances, peers = await anyio.to_thread.run_sync(read)
-    error = await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH)
+    node, agent, known = await anyio.to_thread.run_sync(read)
+    error = await reachability(node, agent)
     service.metrics.set_reachable(node.name, error is None)
     data = {
         "node_id": node.id,
@@ -395,9 +460,8 @@ async def node_health(service: TheService, _who: Reader, node_id: NodeId) -> Any
         "error": error,
         "last_seen": shown_time(node.last_seen),
         "enabled": node.enabled,
-        "instances": instances,
-        "peers": peers,
         "checked_at": shown_time(now()),
+        **known,
     }
     return {"status": True, "message": "Node health checked", "data": data}
 
@@ -426,13 +490,31 @@ def _named(session: Session, name: str) -> Node:
     return session.scalars(select(Node).where(Node.name == name)).one()
 
 
-def _data(node: Node) -> dict[str, Any]:
+def _data(node: Node, last: NodeCheck | None) -> dict[str, Any]:
     return {
         "id": node.id,
         **registry_nodes.described(node),
         "last_seen": shown_time(node.last_seen),
         "created_at": shown_time(node.created_at),
         "updated_at": shown_time(node.updated_at),
+        "last_check": None if last is None else _check(last),
+    }
+
+
+def _last(session: Session, node: Node) -> NodeCheck | None:
+    return next(iter(checks.recent(session, node.id, 1)), None)
+
+
+def _check(check: NodeCheck) -> dict[str, Any]:
+    return {"at": shown_time(check.at), "kind": check.kind, **checks.told(check)}
+
+
+def _check_in_full(check: NodeCheck) -> dict[str, Any]:
+    return {
+        **_check(check),
+        **{f"{name}_count": getattr(check, f"{name}_count") for name in checks.COUNTED},
+        "milliseconds": check.milliseconds,
+        "operation_id": check.operation_id,
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import fleet_data, http, looks, on_node, playbook, registry
+from tests.bench import agent, fleet_data, http, looks, on_node, playbook, registry
 from tests.bench.side_by_side import Comparison, Figure, compare
 from tests.lab.errors import LabError
 from tests.lab.fleet import ROOT, Lab
@@ -165,6 +165,7 @@ BENCHES: dict[str, Callable[[Lab, Path, int], Result | Sequence[Result]]] = {
     "drift_big_node": looks.big_node,
     "allocation": registry.allocation,
     "transfer": registry.transfer,
+    "agent_syncconf": agent.syncconf,
     "http_disconnect": http.disconnect,
     "http_burst": http.burst,
     "http_reads": http.reads,

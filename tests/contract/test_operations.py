@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -249,6 +250,52 @@ def test_cancelling_what_waits_and_what_runs(server: Server, fleet: RegistryFlee
         assert set(session.scalars(repairs)) == {"api:test-ops"}
 
 
+@pytest.mark.parametrize("tail", ["/{node_id}", ""])
+def test_ten_looks_at_once_make_one_run(server: Server, fleet: RegistryFleet, tail: str) -> None:
+    """And each of them has its operation and its line in the audit."""
+    server.key("ops")
+    with fleet.read() as session:
+        node_id = session.scalars(select(Node.id).where(Node.name == "node1")).one()
+        before = set(session.scalars(select(AuditEntry.id)))
+        rows = set(session.scalars(select(Operation.id)))
+    at_once = threading.Barrier(10)
+
+    def look() -> httpx.Response:
+        with server.client("ops") as client:
+            client.get("/healthz")
+            at_once.wait(60)
+            return client.get(f"/api/drift/nodes{tail}".format(node_id=node_id))
+
+    with server.client("ops") as client:
+        began = runs_of(client, "drift")
+        with ThreadPoolExecutor(10) as pool:
+            answers = [one.result() for one in [pool.submit(look) for _ in range(10)]]
+        assert runs_of(client, "drift") == began + 1
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    places = {answer.headers["location"] for answer in answers}
+    assert len(places) == 10
+    nodes = len(fleet.nodes) if not tail else 1
+    with fleet.read() as session:
+        made = [one for one in session.scalars(select(Operation)) if one.id not in rows]
+        assert len([one for one in made if one.node_id is not None]) == nodes
+        looks = {one.id for one in made if one.node_id is None}
+        assert places == {f"/api/operations/{number}" for number in looks}
+        entries = [one for one in session.scalars(select(AuditEntry)) if one.id not in before]
+    assert {(one.actor, one.action, one.result) for one in entries} == {("api:test-ops", "drift", "success")}
+    assert len(entries) == 9 + nodes
+
+
+def runs_of(client: httpx.Client, playbook: str) -> float:
+    """How many runs of a playbook have ended."""
+    told = client.get("/metrics").text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in told.splitlines()
+        if line.startswith(f'vpnfleet_runs_total{{playbook="{playbook}"')
+    )
+
+
 def test_an_unreachable_node(server: Server, fleet: RegistryFleet) -> None:
     """disconnect: 500, and done when the node is back. remove: 207 with the rows gone."""
     down, gone = names_of("on-dead", "gone-from-dead")
@@ -269,6 +316,16 @@ def test_an_unreachable_node(server: Server, fleet: RegistryFleet) -> None:
         assert answer.status_code == 200
         nodes = answer.json()["data"]["nodes"]
         assert "cannot be reached" in nodes[node_id]["error"]
+        assert [one["reachable"] for one in nodes.values() if "error" in one] == [False]
+        assert nodes[node_id]["last_seen"] is not None
+        assert answer.json()["data"]["summary"]["unreachable_nodes"] == 1
+        health = client.get(f"/api/nodes/{node_id}/health", params={"checks": 1}).json()["data"]
+        assert (health["reachable"], health["last_check"]["reachable"]) == (False, False)
+        assert health["last_check"]["error"]
+        assert [one["kind"] for one in health["checks"]] == ["drift"]
+        metrics = client.get("/metrics").text
+        assert 'vpnfleet_node_check_reachable{node="node3"} 0.0' in metrics
+        assert 'vpnfleet_node_drift{node="node3"}' not in metrics
         assert [one for one in nodes.values() if "error" not in one] != []
         fleet.nodes["node3"].boot()
         deadline = time.monotonic() + 300

@@ -172,7 +172,12 @@ def test_drift_and_its_repair(server: Server, fleet: RegistryFleet) -> None:
     status, _headers, body = curl("-X", "GET", base, *bearer)
     assert (status, body["message"]) == (200, "Drift detection completed for all nodes")
     assert set(body["data"]["nodes"]) == set(nodes.values())
-    assert body["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 2}
+    assert body["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 2,
+        "unreachable_nodes": 0,
+    }
 
     status, _headers, body = curl(
         *(

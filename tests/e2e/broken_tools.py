@@ -34,6 +34,11 @@ case "$what $name $*" in
 "slow wg set "*) sleep 1 ;;
 "wait "*) until [ -e /run/broken/go ]; do sleep 0.05; done ;;
 "half wg show "*" dump") "$real" "$@" | head -c 150; exit 0 ;;
+"lines-"*" wg show "*" dump") "$real" "$@" | head -n "${what#lines-}"; exit 0 ;;
+"bytes-"*" wg show "*" dump") "$real" "$@" | head -c "${what#bytes-}"; exit 0 ;;
+"ended-"*" wg show "*" dump") "$real" "$@" | head -c "${what#ended-}"; echo; exit 0 ;;
+"refuse wg set "*" peer $(cat /run/broken/refused 2>/dev/null || echo nobody) "*)
+    echo "Unable to modify interface: No buffer space available" >&2; exit 1 ;;
 "died wg show "*" dump") "$real" "$@" | head -n 1; kill -KILL $$ ;;
 "deny wg show wg7 dump") echo "Unable to access interface wg7: Permission denied" >&2; exit 1 ;;
 "deny wg show all dump") "$real" "$@" | grep -v '^wg7	'; echo "Unable to access interface wg7: Permission denied" >&2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -172,7 +174,12 @@ def test_a_fleet_without_drift(fleet: RegistryFleet) -> None:
     run = fleet.done("drift")
     assert set(run.changed.values()) == {0}
     data = run.published["data"]
-    assert data["summary"] == {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
+    assert data["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 0,
+        "total_issues": 0,
+        "unreachable_nodes": 0,
+    }
     ids = {one["node_id"]: one["node"] for one in run.published["operations"]}
     assert sorted(ids.values()) == [NODE1, NODE2, NODE3]
     for number, report in data["nodes"].items():
@@ -192,6 +199,7 @@ def test_a_fleet_without_drift(fleet: RegistryFleet) -> None:
                 "total_issues": 0,
             },
             "node_id": number,
+            "reachable": True,
         }
     assert fleet.states() == before
 
@@ -209,7 +217,12 @@ def test_a_look_in_check_mode_looks_and_records_nothing(fleet: RegistryFleet) ->
     tables = fleet.tables()
     run = fleet.done("drift", "--check")
     assert fleet.tables() == tables
-    assert run.published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 0, "total_issues": 0}
+    assert run.published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 0,
+        "total_issues": 0,
+        "unreachable_nodes": 0,
+    }
 
 
 def test_limit_looks_at_that_node_alone(fleet: RegistryFleet) -> None:
@@ -384,6 +397,57 @@ def test_a_peer_that_cannot_be_put_in_place_is_an_error_of_its_own(fleet: Regist
     assert no_drift(fleet)
 
 
+# -- reports
+
+
+def test_ci_looks_at_the_exit_code_the_diff_and_the_report(fleet: RegistryFleet, tmp_path: Path) -> None:
+    asked = {"fail_on_drift": True, "report_dir": str(tmp_path / "out")}
+    arguments = ("--check", "--diff")
+    calm = fleet.done("drift", *arguments, **asked)
+    assert "---" not in calm.output
+    data = json.loads((tmp_path / "out" / "drift.json").read_text(encoding="utf-8"))["data"]
+    assert data["summary"] == calm.published["data"]["summary"]
+    assert data["summary"]["total_issues"] == 0
+
+    name = drift_by_hand(fleet)
+    tables = fleet.tables()
+    run = fleet.run("drift", *arguments, **asked)
+    assert run.code == 2
+    assert fleet.tables() == tables
+    assert "drift on 1 of 3 nodes: node1 (4 issues)" in run.errors[-1]
+    assert "would be" not in run.output
+    shown = run.output[run.output.index(f"--- before: {NODE1} {name}") :].splitlines()
+    assert shown[1] == f"+++ after: {NODE1} {name}"
+    diff = [line for line in shown[3:8] if line[0] in "+-"]
+    assert f"-peer: {peer_key('laptop')} persistent_keepalive 30 (laptop)" in diff
+    assert f"+peer: {peer_key('laptop')} persistent_keepalive 25 (laptop)" in shown
+    assert any(line.startswith(f"+peer: {peer_key('phone')} allowed_ips ") for line in shown)
+    assert any(line.startswith(f"-peer: {STRANGER} allowed_ips 10.99.0.7/32") for line in shown)
+
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert files == {"drift.html": 0o600, "drift.json": 0o600}
+    told = json.loads((tmp_path / "out" / "drift.json").read_text(encoding="utf-8"))
+    nodes = {one.pop("node"): one for one in told["data"]["nodes"].values()}
+    assert sorted(nodes) == [NODE1, NODE2, NODE3]
+    assert nodes[NODE1] == run.published["data"]["nodes"][nodes[NODE1]["node_id"]]
+    assert told["instances"] == {name: "bert@example.com"}
+    page = (tmp_path / "out" / "drift.html").read_text(encoding="utf-8")
+    for text in ("Drift on 1 of 3 nodes", "bert@example.com", STRANGER, f"reconcile.yml -e node={NODE1}"):
+        assert text in page
+    assert not [secret for secret in fleet.secrets() if secret in page or secret in str(told)]
+
+    # Without being asked to, drift is no failure, and nothing is left behind.
+    (tmp_path / "out" / "drift.html").unlink()
+    assert fleet.done("drift").published["data"]["summary"]["total_issues"] == 4
+    assert not (tmp_path / "out" / "drift.html").exists()
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    refused = fleet.run("drift", report_dir=str(blocked))
+    assert (refused.code, refused.published["code"]) == (2, 400)
+    fleet.done("reconcile", node=NODE1, **EVERYTHING)
+    assert no_drift(fleet)
+
+
 # -- interfaces
 
 # What is done to an interface by hand, and of what it is an issue.
@@ -438,6 +502,75 @@ def test_interfaces_set_up_otherwise_are_put_right(fleet: RegistryFleet, node: N
     assert {file.mode for file in after.files.values()} == {file.mode for file in before.files.values()}
     assert no_drift(fleet)
     fleet.done("remove", instances=customers)
+
+
+def nodes_file(fleet: RegistryFleet, **fields: Any) -> str:
+    path = fleet.folder / "nodes.json"
+    path.write_text(json.dumps([{"name": NODE1, **fields}]), encoding="utf-8")
+    return str(path)
+
+
+def test_overrides_are_in_effect_after_a_reconcile_and_nobody_notices(
+    fleet: RegistryFleet, node: Node
+) -> None:
+    anna, bert = interface_of(fleet, "anna"), interface_of(fleet, "bert")
+    told = fleet.done("provision", instance="anna@example.com").result
+    device = fleet.lab.devices[0]
+    ping = device.start_ping(connect(device, told, private_key("anna"), preshared_key("anna")), 0.1)
+    assert ping.wait_for_reply()
+    before = read_state(node)
+    (session,) = before.interfaces[anna].peers.values()
+
+    overrides = {"override_mtu": 1380, "override_keepalive": 20, "override_listen_port": 52000}
+    fleet.done("nodes", nodes_file=nodes_file(fleet, **overrides, override_dns="192.0.2.53"))
+    assert read_state(node) == before, "storing it changes nothing on the node"
+    with fleet.read() as session_of_registry:
+        query = select(AuditEntry).where(AuditEntry.action == "node updated").order_by(AuditEntry.id.desc())
+        entry = session_of_registry.scalars(query).first()
+        assert entry is not None
+        assert entry.details["fields"]["override_keepalive"] == {"before": None, "after": 20}
+
+    report = look(fleet, NODE1)
+    assert sorted(
+        (one["interface"], one["field"], one["expected"]) for one in report["interface_issues"]
+    ) == sorted((name, "mtu", 1380) for name in (anna, bert))
+    keepalive = [{"field": "persistent_keepalive", "expected": 20, "actual": 0}]
+    assert {one["name"]: one["mismatches"] for one in report["mismatched_peers"]} == {
+        "anna's phone": keepalive,
+        "phone": keepalive,
+        "{{ 7 * 191 }}": keepalive,
+    }
+    mended = reconcile(fleet)
+    assert (len(mended.data["updated"]), mended.data["added"], mended.data["errors"]) == (3, [], [])
+    after = read_state(node)
+    for name in (anna, bert):
+        assert after.interfaces[name].listen_port == before.interfaces[name].listen_port
+        assert after.interfaces[name].mtu == 1380
+        assert "MTU = 1380" in node.read(f"/etc/wireguard/{name}.conf")
+    assert sorted(peer.keepalive for peer in after.interfaces[bert].peers.values()) == [20, 20, 25]
+    assert no_drift(fleet)
+
+    # New customers get what the node says from the beginning, the old ones keep their ports.
+    new = provision(fleet, NODE1, "nina@example.com")["nina@example.com"]
+    assert (new["listen_port"], new["mtu"], new["keepalive"], new["dns"]) == (52000, 1380, 20, "192.0.2.53")
+    assert no_drift(fleet)
+    fleet.done("remove", instance="nina@example.com")
+
+    # Back again: the keepalive goes, too.
+    back = {**dict.fromkeys(overrides), "override_mtu": 1420, "override_dns": None}
+    fleet.done("nodes", nodes_file=nodes_file(fleet, **back))
+    assert look(fleet, NODE1)["summary"]["mismatched_count"] == 3
+    fleet.done("reconcile", node=NODE1)
+    assert no_drift(fleet)
+    assert read_state(node).interfaces[bert] == before.interfaces[bert]
+    (now,) = read_state(node).interfaces[anna].peers.values()
+    assert now.endpoint == session.endpoint
+    assert now.received > session.received
+    assert ping.stop().lost == 0
+    device.disconnect()
+    fleet.done("nodes", nodes_file=nodes_file(fleet, override_mtu=None))
+    fleet.done("reconcile", node=NODE1)
+    assert no_drift(fleet)
 
 
 def should_be_gone(interface: str, actual: str) -> dict[str, str]:
@@ -551,7 +684,12 @@ def test_a_dead_node_is_an_error_in_the_report_of_the_fleet(fleet: RegistryFleet
     assert "error" not in data[NODE1]
     assert data[NODE1]["missing_peers"][0]["interface"] == name
     assert data[NODE3]["has_drift"] is False
-    assert run.published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 4}
+    assert run.published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 4,
+        "unreachable_nodes": 1,
+    }
     assert run.published["status"] == "partial_success"
     for one in (alone, mended):
         assert (one.result["status"], one.result["code"], one.result["pending"]) == ("error", 500, False)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import wg7, wg_node
-from tests.e2e.ansible_run import Result, play, task
-from tests.e2e.broken_tools import WORK_AS_EVER, hidden, order, stand_ins
+from tests.e2e.ansible_run import Result, play, script, task
+from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER, hidden, order, stand_ins
 from tests.e2e.node_state import read_state
 from tests.e2e.wg7 import (
     CHANGED,
@@ -283,6 +283,81 @@ def test_nothing_is_concluded_from_half_an_answer(
     assert "wg show" in result.message or "wg7 is there but cannot be read" in result.message, result.message
     after = read_state(node)
     assert after.of("wg7") == before.of("wg7")
+
+
+STRANGER = peer("x", "10.7.0.9/32", "10.79.0.0/24")
+
+
+def test_nothing_is_concluded_wherever_an_answer_is_cut_short(lab: Lab, node: Node) -> None:
+    """Also at the end of a line, where it looks as if there were fewer peers: those that were not seen would be thrown
+    out of the file, and off the interface."""
+    asked: dict[str, tuple[str, dict[str, Any]]] = {
+        "peer added": ("wg_peer", {"interface": "wg7", **C}),
+        "peers as they are": ("wg_instance", {"name": "wg7", "mtu": 1300}),
+        "look": ("wg_drift", {"interface": "wg7", "peers": [A, B, STRANGER]}),
+        "reconcile": ("wg_drift", {"interface": "wg7", "peers": [A, B, C], "reconcile_missing": True}),
+    }
+    with stand_ins(node):
+        before = given(lab, node, {**RUNNING, "peers": [A, B, STRANGER]})
+        size = len(node.run(["wg", "show", "wg7", "dump"]).stdout)
+        cuts = [
+            "lines-1",
+            "lines-2",
+            "lines-3",
+            f"ended-{size // 2}",
+            f"bytes-{size // 2}",
+            f"bytes-{size - 1}",
+        ]
+        tasks = []
+        for cut in cuts:
+            tasks.append(script(cut, order(0, cut)))
+            for name, (module, arguments) in asked.items():
+                tasks.append(task(f"{name} {cut}", module, arguments))
+        run = play(lab, node, tasks)
+        node.run(["sh", "-c", WORK_AS_EVER])
+    for cut in cuts:
+        for name in asked:
+            result = run[f"{name} {cut}"]
+            assert result.failed, (name, cut)
+            assert not result.changed, (name, cut)
+            assert "wg show" in result.message, (name, cut)
+    after = read_state(node)
+    assert after.of("wg7") == before.of("wg7")
+
+
+def test_a_peer_that_wg_refuses_holds_up_no_other(lab: Lab, node: Node) -> None:
+    """Whether it is to be added, updated or removed."""
+    new = [peer(f"new {number}", f"10.7.1.{number}/32") for number in range(5)]
+    asked = {"interface": "wg7", "peers": [{**A, "persistent_keepalive": 7}, B, *new]}
+    everything = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
+    refused = {"add": new[3], "update": A, "remove": STRANGER}
+    tasks = []
+    for action, culprit in refused.items():
+        broken = f"echo {culprit['public_key']} >{FOLDER}/refused; {order(0, 'refuse')}"
+        tasks += [
+            task(f"given {action}", "wg_instance", {**RUNNING, "peers": [A, B, STRANGER]}),
+            script(f"broken {action}", broken),
+            task(action, "wg_drift", {**asked, **everything}),
+            script(f"works {action}", WORK_AS_EVER),
+            task(f"{action} again", "wg_drift", {**asked, **everything}),
+        ]
+    with stand_ins(node):
+        run = play(lab, node, tasks)
+    for action, culprit in refused.items():
+        assert not run[f"given {action}"].failed
+        result, again = run[action], run[f"{action} again"]
+        assert not result.failed, result.message
+        assert result.changed
+        done = result.answer["reconciled"]
+        (error,) = done["errors"]
+        assert (error["peer"], error["interface"], error["action"]) == (culprit["public_key"], "wg7", action)
+        assert "No buffer space available" in error["error"]
+        for kind, peers in {"added": new, "updated": [A], "removed": [STRANGER]}.items():
+            keys = [one["public_key"] for one in peers if one is not culprit]
+            assert sorted(done[kind]) == sorted(keys), (action, kind)
+        assert again.answer["summary"]["total_issues"] == 1
+        assert again.answer["reconciled"]["errors"] == []
+        assert again.changed
 
 
 def test_one_interface_that_cannot_be_read_does_not_hold_up_the_others(lab: Lab, node: Node) -> None:

@@ -190,6 +190,41 @@ def test_an_interface_deleted_under_its_unit_comes_back(node: SystemdNode) -> No
     assert unit(node) == ("enabled", "active")
 
 
+def drift_of(node: SystemdNode, **asked: Any) -> list[tuple[str, Any, Any]]:
+    """The issues of interfaces that a look finds."""
+    result = run_task(node, "wg_drift", **asked)
+    assert not result.failed, result.message
+    assert not result.changed
+    issues = result.answer["interface_issues"]
+    assert {one["interface"] for one in issues} <= {"wg7"}
+    return [(one["field"], one["expected"], one["actual"]) for one in issues]
+
+
+def test_the_unit_is_compared_and_put_right(node: SystemdNode) -> None:
+    present: dict[str, Any] = {"interface": "wg7", "peers": PEERS}
+    absent: dict[str, Any] = {"interface": "wg7", "state": "absent"}
+    unknown: dict[str, Any] = {"interfaces": [{"interface": "wg8", "state": "absent"}], "complete": True}
+    run_task(node, MODULE, **INSTANCE)
+    assert drift_of(node, **present) == []
+    node.run(["systemctl", "disable", "wg-quick@wg7"])
+    assert drift_of(node, **present) == [("enabled at boot", True, False)]
+    assert run_task(node, MODULE, **INSTANCE).changed
+    assert drift_of(node, **present) == []
+
+    # It should be gone, and is taken down by hand; what would bring it back at boot is overlooked.
+    assert drift_of(node, **absent) == drift_of(node, **unknown) == [("interface", "absent", "up")]
+    node.run(["systemctl", "stop", "wg-quick@wg7"])
+    assert (
+        drift_of(node, **absent) == drift_of(node, **unknown) == [("interface", "absent", "enabled at boot")]
+    )
+    node.run(["rm", PATH])
+    assert (
+        drift_of(node, **absent) == drift_of(node, **unknown) == [("interface", "absent", "enabled at boot")]
+    )
+    assert run_task(node, MODULE, name="wg7", state="absent").changed
+    assert drift_of(node, **absent) == drift_of(node, **unknown) == []
+
+
 def test_a_start_that_fails_leaves_nothing(node: SystemdNode) -> None:
     failed = run_task(node, MODULE, **{**INSTANCE, "post_up": ["echo no such luck >&2; exit 3"]})
     assert failed.failed

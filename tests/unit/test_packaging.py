@@ -25,6 +25,7 @@ MODULES = [
     "operation_converge",
     "operation_drift",
     "operation_report",
+    "registry_agent",
     "registry_nodes",
     "registry_schema",
     "wg_drift",

@@ -19,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action
 if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         endings,
+        looks,
         operations,
         queue,
     )
@@ -112,12 +113,11 @@ class ActionModule(RegistryAction):
         """The same of operations that are recorded already."""
         with self.registry.write() as session:
             rows = queue.rows(session, kind, task_vars)
-            looks = [row for row in rows if queue.is_look(row)]
-            if looks:
+            begun = [row for row in rows if queue.is_look(row)]
+            if begun:
                 if kind != "drift":
-                    raise Conflict(f"operation {looks[0].id} asks for a plan alone: run it with --check")
-                run = replace(run, actor=looks[0].requested_by)
-                claimed = operations.begin(session, kind, [queue.request_of(row) for row in looks], run)
+                    raise Conflict(f"operation {begun[0].id} asks for a plan alone: run it with --check")
+                claimed = looks.begin(session, begun, run)
             else:
                 claimed = queue.begin(session, rows, run)
             return [operation.id for operation in claimed], operations.stage_nodes(claimed)

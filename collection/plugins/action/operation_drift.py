@@ -19,7 +19,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import AnotherDigest
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import probe
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport, probe
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
+    Agent,
+    AgentError,
+    AgentFailed,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.node_shell import (
     NodeShell,
     NodeShells,
@@ -136,16 +141,40 @@ class ActionModule(RegistryAction):
         looks at it, in a thread of its own, and gives what wg_drift answers. Here is decided how a node is reached.
         What that raises is told as how it went on that node."""
         shells = NodeShells(self)
+        agents = self.all_agents()
 
         def look(
-            _name: str, wanted: Sequence[wg_drift.Expected], variables: Mapping[str, Any]
+            name: str, wanted: Sequence[wg_drift.Expected], variables: Mapping[str, Any]
         ) -> Callable[[], dict[str, Any]]:
+            if name in agents:
+                return self._by_agent(agents[name], name, limit)
             try:
                 return partial(_by_probe, shells.shell(variables), wanted, limit)
             except AnsibleError as error:
                 return partial(_raise, error)
 
         return look
+
+    def _by_agent(self, agent: Agent, name: str, limit: float) -> Callable[[], dict[str, Any]]:
+        """Have its agent read the node and compare: one request."""
+        with self.registry.read() as session:
+            wanted = drift.wanted(session, require_node(session, name))
+
+        def ask() -> dict[str, Any]:
+            answer = agent_transport.run_module(
+                agent,
+                lambda: self.agent_of(name),
+                _DRIFT,
+                {"_packed": pack({"interfaces": wanted.interfaces}), "complete": True},
+                check=True,
+                diff=False,
+                timeout=limit,
+            )
+            if "has_drift" not in answer:
+                raise AgentFailed(str(answer.get("msg", "no answer")))
+            return answer
+
+        return ask
 
     def _tell(
         self, looked: Mapping[str, tuple[Outcome, dict[str, Any] | None]], task_vars: dict[str, Any]
@@ -290,17 +319,24 @@ class ActionModule(RegistryAction):
 def _by_probe(shell: NodeShell, wanted: Sequence[wg_drift.Expected], limit: float) -> dict[str, Any]:
     """Read a node by one shell there, and compare. Raises AnsibleError and WireGuardError."""
     names = [one.interface for one in wanted if one.state != "any"]
-    try:
-        return wg_drift.look(wanted, _read(shell, names, limit, whole=False))
-    except AnotherDigest:
-        # What is long was left there, and has to be seen after all.
-        return wg_drift.look(wanted, _read(shell, names, limit, whole=True))
+    whole = again = False
+    while True:
+        try:
+            return wg_drift.look(wanted, _read(shell, names, limit, whole, again))
+        except AnotherDigest:
+            # What is long was left there, and has to be seen after all.
+            whole = True
+        except probe.NotAsked:
+            # Peers are missing, or what was read is not all there: to be told apart.
+            again = True
 
 
-def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool) -> probe.Reading:
+def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool, again: bool) -> probe.Reading:
     mark = probe.new_mark()
     # When nobody waits for it any more, it ends there by itself.
-    code, printed, said = shell.run(f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole))
+    code, printed, said = shell.run(
+        f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole, again)
+    )
     try:
         reading = probe.parse(printed, mark)
     except probe.CutShort as error:
@@ -322,6 +358,8 @@ def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[st
         return unreachable(f"there is no answer within {limit:g} s"), None
     except AnsibleConnectionFailure as error:
         return unreachable(str(error)), None
+    except AgentError as error:
+        return (unreachable if agent_transport.is_away(error) else failed)(str(error)), None
     except (AnsibleError, WireGuardError) as error:
         return failed(str(error)), None
     except Exception as error:

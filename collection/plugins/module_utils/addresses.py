@@ -10,6 +10,7 @@ IPv4-mapped addresses and is ten times slower, which counts with ten thousand pe
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
@@ -103,6 +104,33 @@ def first_overlap(owned: list[tuple[str, str]]) -> tuple[tuple[str, str], tuple[
                 return (other_text, other), (text, owner)
         open_ranges.append((bits, start + (1 << (bits - length)) - 1, text, owner))
     return None
+
+
+def outside(networks: Iterable[str], subnets: Sequence[tuple[int, int, int]]) -> list[str]:
+    """Those of `networks`, in normal form, that lie within none of `subnets`, which are as `network` returns them.
+
+    It goes over all networks of all peers at each look, so it costs no more than it must.
+    """
+    four, six = (
+        [
+            (bits - length, number >> (bits - length), length)
+            for bits, number, length in subnets
+            if bits == family
+        ]
+        for family in (32, 128)
+    )
+    inet_pton, from_bytes, ipv4, ipv6 = socket.inet_pton, int.from_bytes, socket.AF_INET, socket.AF_INET6
+    found = []
+    for text in networks:
+        host, _slash, prefix = text.partition("/")
+        family, own = (ipv6, six) if ":" in host else (ipv4, four)
+        number, length = from_bytes(inet_pton(family, host), "big"), int(prefix)
+        for shift, head, least in own:
+            if length >= least and number >> shift == head:
+                break
+        else:
+            found.append(text)
+    return found
 
 
 def outermost(networks: list[str]) -> list[str]:

@@ -98,6 +98,52 @@ def run(
     return result
 
 
+class Started:
+    """A program that runs while its caller does something else. It reads nothing, and what it prints goes into memory,
+    so that it never waits for its caller."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Start it. Raises WireGuardError when it is missing."""
+        self._argv = list(argv)
+        path = require(self._argv[0])
+        self._files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
+        try:
+            self._process = subprocess.Popen(
+                [path, *self._argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=self._files[0],
+                stderr=self._files[1],
+                env=environment(),
+            )
+        except BaseException:
+            self._close()
+            raise
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end. To be called once. Raises WireGuardError when it takes longer than TIMEOUT."""
+        try:
+            code = self._process.wait(TIMEOUT)
+            stdout, stderr = (
+                os.pread(file, os.fstat(file).st_size, 0).decode("utf-8", "replace") for file in self._files
+            )
+        except subprocess.TimeoutExpired:
+            raise WireGuardError(f"{self._argv[0]} did not end within {TIMEOUT} s") from None
+        finally:
+            self.end()
+        return subprocess.CompletedProcess(self._argv, code, stdout, stderr)
+
+    def end(self) -> None:
+        """End it if it still runs; nobody wants its result."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+
 def run_hook(command: str, check: bool) -> None:
     """Run an operator's command line by the shell that wg-quick uses.
 

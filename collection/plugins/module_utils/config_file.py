@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
 from dataclasses import replace
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -33,7 +34,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     check_private_key,
     check_public_key,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import Change, worked_out
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import routes_for
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Config, Device, Hooks, Peer
 
 HEADER = "# Managed by vpnfleet.wireguard: changes made here are overwritten by the next run."
@@ -70,7 +72,7 @@ def _route_lines(config: Config) -> List[str]:
     if config.table == "off":
         return ["Table = off"]
     lines = [f"# BEGIN vpnfleet routes, table {config.table}", "Table = off"]
-    routes = wanted_routes(config.table, config.addresses, config.peers.values())
+    routes = routes_for(config.table, config.addresses, config.peers)
     for flag, mark in (("-4", False), ("-6", True)):
         networks = sorted(route.network for route in routes if (":" in route.network) is mark)
         if networks:
@@ -103,8 +105,32 @@ def render(config: Config) -> str:
     return head + ("\n" + _render_peers(config.peers) if config.peers else "")
 
 
-def _render_peers(peers: Mapping[str, Peer]) -> str:
-    return "\n".join([render_peer(peers[key]) for key in sorted(peers)])
+Sections = Tuple[List[str], List[str]]
+
+
+def _render_peers(peers: Dict[str, Peer]) -> str:
+    return "\n".join(worked_out(peers, "sections", _sections, _changed_sections)[1])
+
+
+def _sections(peers: Dict[str, Peer]) -> Sections:
+    """The keys in their order, and the section of each."""
+    keys = sorted(peers)
+    return keys, [render_peer(peers[key]) for key in keys]
+
+
+def _changed_sections(before: Sections, changes: List[Change]) -> Sections:
+    keys, texts = list(before[0]), list(before[1])
+    for was, now in changes:
+        peer = was or now
+        if peer is None:
+            continue
+        place = bisect_left(keys, peer.public_key)
+        if was is not None:
+            del keys[place], texts[place]
+        if now is not None:
+            keys.insert(place, now.public_key)
+            texts.insert(place, render_peer(now))
+    return keys, texts
 
 
 def render_for_wg(device: Device, endpoints: Mapping[str, str]) -> str:
@@ -134,7 +160,7 @@ def render_peers_for_wg(peers: Iterable[Peer], endpoints: Mapping[str, str]) -> 
     return "".join(parts)
 
 
-def _fwmark(value: str, field: str) -> int:
+def parse_fwmark(value: str, field: str) -> int:
     if value.lower() == "off":
         return 0
     if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
@@ -258,7 +284,7 @@ def _config(
         port = None if port_text is None else check.integer(port_text, "ListenPort", 0, 65535)
         mtu_text = last("mtu")
         mtu = None if mtu_text is None else check.integer(mtu_text, "MTU", 68, 65535)
-        fwmark = _fwmark(last("fwmark") or "off", "FwMark")
+        fwmark = parse_fwmark(last("fwmark") or "off", "FwMark")
         if table is None:
             table = check.check_table(last("table") or "auto", "Table")
     except InvalidInput as error:

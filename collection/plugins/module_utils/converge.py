@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, lock, systemd
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import apply_step
@@ -44,6 +44,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import 
     read_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE, Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Unit
 
@@ -61,6 +62,7 @@ class Outcome:
     wanted: InterfaceState = field(default_factory=InterfaceState)
     steps: List[Step] = field(default_factory=list)
     error: Optional[str] = None
+    cause: Optional[Exception] = None  # of the error
     warning: Optional[str] = None
 
 
@@ -77,14 +79,21 @@ def choose_port() -> int:
 # What is asked for, worked out from what is there: for changes that are relative, as "add this peer" is.
 # None: nothing is to be done.
 Edit = Callable[[Desired, InterfaceState], Optional[Desired]]
+Read = Callable[[List[str]], Node]
 
 
 def converge(
-    instances: Sequence[Desired], check_mode: bool = False, edit: Optional[Edit] = None
+    instances: Sequence[Desired],
+    check_mode: bool = False,
+    edit: Optional[Edit] = None,
+    read: Optional[Read] = None,
+    known: Optional[Mapping[str, InterfaceState]] = None,
 ) -> List[Outcome]:
     """Bring each instance to what is asked for; in check mode, only say how.
 
-    `edit`, if given, completes each instance once its present state is known, under the interface's lock.
+    `edit`, if given, completes each instance once its present state is known, under the interface's lock. `read` reads
+    the node in another way than read_node does. `known` are the states that interfaces are likely to be in: a file that
+    is as in there is not parsed.
 
     Instances stand for themselves: one that cannot be served gets an `error` in its outcome, and is left as it was,
     while the others are served. Raises WireGuardError when nothing at all can be done.
@@ -98,7 +107,7 @@ def converge(
             require("wg")
             require("ip")
         if have_tools():
-            node = read_node(names)
+            node = read(names) if read else read_node(names)
         else:
             # A node that is still to be prepared: nothing runs there yet.
             node = Node()
@@ -106,7 +115,9 @@ def converge(
         return [
             Outcome(desired, error=busy[desired.name])
             if desired.name in busy
-            else _converge_one(desired, node, units[desired.name], check_mode, edit)
+            else _converge_one(
+                desired, node, units[desired.name], check_mode, edit, read, (known or {}).get(desired.name)
+            )
             for desired in instances
         ]
 
@@ -137,11 +148,17 @@ def read_units(instances: Sequence[Desired], source: Source = HERE) -> Dict[str,
 
 
 def _converge_one(
-    desired: Desired, node: Node, unit: Optional[Unit], check_mode: bool, edit: Optional[Edit]
+    desired: Desired,
+    node: Node,
+    unit: Optional[Unit],
+    check_mode: bool,
+    edit: Optional[Edit],
+    read: Optional[Read],
+    known: Optional[InterfaceState],
 ) -> Outcome:
     outcome = Outcome(desired)
     try:
-        there = interface_state(node, desired.name, desired.config_path, unit)
+        there = interface_state(node, desired.name, desired.config_path, unit, known)
         outcome.before = replace(there, unfinished=lock.unfinished(desired.name))
         if edit is not None:
             edited = edit(desired, outcome.before)
@@ -160,19 +177,28 @@ def _converge_one(
         if have_tools():
             _check_port(desired.name, outcome.steps, outcome.wanted)
         if outcome.steps:
+            _require_whole(outcome, edit is not None)
             held = held_networks(node.links, node.routes, node.wireguard(), desired.name)
             refuse_conflicts(desired.name, outcome.before, outcome.wanted, held)
         if not check_mode:
             if outcome.steps:
-                _carry_out(outcome)
+                _carry_out(outcome, read)
             elif outcome.before.unfinished:
                 lock.end(desired.name)
             if desired.state == "absent":
                 forget(desired)
         node.now(desired.name, outcome.wanted)
     except (WireGuardError, OSError) as error:
-        outcome.error = str(error)
+        outcome.error, outcome.cause = str(error), error
     return outcome
+
+
+def _require_whole(outcome: Outcome, edited: bool) -> None:
+    """Make sure that no peer was overlooked where those stay that were found: the rest would be thrown out."""
+    desired, device = outcome.desired, outcome.before.device
+    keeps_some = edited or desired.peers is None or not desired.purge_peers
+    if device is not None and outcome.wanted.device is not None and keeps_some:
+        require_whole({desired.name: device})
 
 
 def _left_alone(outcome: Outcome) -> Outcome:
@@ -221,13 +247,14 @@ def states_of(node: Node, instances: Sequence[Desired]) -> Dict[str, InterfaceSt
     return {d.name: interface_state(node, d.name, d.config_path, units[d.name]) for d in instances}
 
 
-def _read_again(desired: Desired, known: InterfaceState) -> InterfaceState:
+def _read_again(desired: Desired, known: InterfaceState, read: Optional[Read]) -> InterfaceState:
     """The state of one interface, read now; `known` is what it is likely to be."""
     unit = read_units([desired])[desired.name]
-    return interface_state(read_node([desired.name]), desired.name, desired.config_path, unit, known)
+    node = read([desired.name]) if read else read_node([desired.name])
+    return interface_state(node, desired.name, desired.config_path, unit, known)
 
 
-def _carry_out(outcome: Outcome) -> None:
+def _carry_out(outcome: Outcome, read: Optional[Read]) -> None:
     desired, before, wanted = outcome.desired, outcome.before, outcome.wanted
     creating = before.unfinished == "creating" or CreateLink() in outcome.steps
     lock.begin(desired.name, "creating" if creating else "changing")
@@ -235,7 +262,7 @@ def _carry_out(outcome: Outcome) -> None:
         left = outcome.steps
         for _attempt in range(PASSES):
             _apply(desired, left, wanted)
-            left = plan(_read_again(desired, wanted), wanted)
+            left = plan(_read_again(desired, wanted, read), wanted)
             if not left:
                 break
         else:
@@ -243,7 +270,7 @@ def _carry_out(outcome: Outcome) -> None:
                 f"read back after applying, {desired.name} still needs: {', '.join(summary(left))}"
             )
     except (WireGuardError, OSError) as error:
-        undone, told = _undo(desired, before)
+        undone, told = _undo(desired, before, read)
         if undone and not before.unfinished:
             lock.end(desired.name)
         raise ApplyFailed(f"{error} ({told})") from None
@@ -255,15 +282,15 @@ def _apply(desired: Desired, steps: Sequence[Step], wanted: InterfaceState) -> N
         apply_step(step, desired.name, desired.config_path, wanted.device)
 
 
-def _undo(desired: Desired, before: InterfaceState) -> Tuple[bool, str]:
+def _undo(desired: Desired, before: InterfaceState, read: Optional[Read]) -> Tuple[bool, str]:
     """Bring the interface back to `before`; returns whether it is, and what to tell of it."""
     try:
-        left = plan(_read_again(desired, before), before)
+        left = plan(_read_again(desired, before, read), before)
         # Starting the unit brings back what the file says, which need not be what ran: hence a second time.
         for _attempt in range(2):
             if left:
                 _apply(desired, left, before)
-                left = plan(_read_again(desired, before), before)
+                left = plan(_read_again(desired, before, read), before)
     except (WireGuardError, OSError) as error:
         return False, f"undoing it failed too: {error}; run again when the cause is mended"
     if left:

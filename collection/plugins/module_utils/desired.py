@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
     check_allowed_ip,
     check_interface_address,
+    covered,
     first_overlap,
+    network,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
@@ -21,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     check_private_key,
     check_public_key,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import Change, worked_out
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Hooks, Peer
 
 STATES = ("present", "disconnected", "absent")
@@ -218,8 +221,10 @@ def check_peers(value: object, field: str) -> Dict[str, Peer]:
     return peers
 
 
-def check_overlap(peers: Mapping[str, Peer], field: str) -> None:
+def check_overlap(peers: Dict[str, Peer], field: str) -> None:
     """Raise InvalidInput when networks of two peers overlap."""
+    if worked_out(peers, "owners", _owners, _changed_owners) is not None:
+        return
     overlap = first_overlap([(net, peer.public_key) for peer in peers.values() for net in peer.allowed_ips])
     if overlap:
         (first, first_owner), (second, second_owner) = overlap
@@ -227,6 +232,51 @@ def check_overlap(peers: Mapping[str, Peer], field: str) -> None:
             field,
             f"allowed_ips of two peers overlap: {first} of {first_owner} and {second} of {second_owner}",
         )
+
+
+class _Owners(NamedTuple):
+    """Whose networks are, of peers that do not overlap."""
+
+    hosts: Dict[str, str]  # of single addresses
+    wider: Dict[str, str]  # of the others
+
+
+# Above, they are all sorted instead of being looked through.
+_MOST_WIDER = 200
+
+
+def _is_host(text: str) -> bool:
+    return text.endswith("/128" if ":" in text else "/32")
+
+
+def _owners(peers: Dict[str, Peer]) -> Optional[_Owners]:
+    owned = [(net, peer.public_key) for peer in peers.values() for net in peer.allowed_ips]
+    hosts = {net: key for net, key in owned if _is_host(net)}
+    if len(hosts) == len(owned):
+        return _Owners(hosts, {})  # single addresses, and no two the same
+    wider = {net: key for net, key in owned if not _is_host(net)}
+    return None if first_overlap(owned) else _Owners(hosts, wider)
+
+
+def _changed_owners(before: Optional[_Owners], changes: List[Change]) -> Optional[_Owners]:
+    """None where it is not quickly said that nothing overlaps."""
+    if before is None or len(before.wider) > _MOST_WIDER:
+        return None
+    hosts, wider = dict(before.hosts), dict(before.wider)
+    for was, _now in changes:
+        for net in was.allowed_ips if was is not None else ():
+            del (hosts if _is_host(net) else wider)[net]
+    for peer in [now for _was, now in changes if now is not None]:
+        for net in peer.allowed_ips:
+            if not _is_host(net) or net in hosts:
+                return None
+            if any(
+                key != peer.public_key and covered(network(net), network(other))
+                for other, key in wider.items()
+            ):
+                return None
+            hosts[net] = peer.public_key
+    return _Owners(hosts, wider)
 
 
 def check_table(value: object, field: str) -> str:

@@ -28,7 +28,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import 
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused, shown
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import check_public_key, fingerprint
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import peer_changes, same_peer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+    addresses_there,
+    peer_changes,
+    same_peer,
+    table_in_use,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node, read_node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import count
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import (
@@ -38,6 +43,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import 
     scrub,
     secrets_of,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
 
@@ -46,8 +53,17 @@ SWITCHES = ("reconcile_missing", "reconcile_mismatched", "remove_unknown")
 # What an interface may be asked to be. "any": it is somebody else's to say, and it is not even read.
 STATES = ("present", "absent", "any")
 FIELDS = ("interface", "state", "peers", "public_key", "listen_port", "addresses", "mtu")
+NOT_WIREGUARD = "not WireGuard's"
 # What instances are called.
 _INSTANCE = re.compile(r"wg([0-9]+)")
+
+
+# So often is a repair tried with ever fewer peers at once; who is not served by then gets the last error.
+MOST_TRIES = 100
+
+
+class TooManyRemovals(Refused):
+    """More peers would be removed than may be."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +141,44 @@ def mismatches(wanted: Peer, there: Peer) -> List[Dict[str, Any]]:
     return fields
 
 
-def unexpected(node: Node, expected: Sequence[Expected]) -> List[Dict[str, Any]]:
-    """The instances on a node that are none of `expected`, as entries of interface_issues."""
+def unexpected(
+    node: Node, expected: Sequence[Expected], left_behind: Mapping[str, str]
+) -> List[Dict[str, Any]]:
+    """The instances on a node that are none of `expected`, as entries of interface_issues. `left_behind` is what there
+    is of interfaces besides themselves, as `traces` tells it."""
     known = {item.interface for item in expected}
-    names = [name for name in node.wireguard() if name not in known and _INSTANCE.fullmatch(name)]
+    there = node.wireguard()
+    names = [name for name in there | left_behind.keys() if name not in known and _INSTANCE.fullmatch(name)]
+    found = []
+    for name in sorted(names, key=lambda name: (int(name[2:]), name)):
+        state = "up" if name in node.links and node.links[name].up else "down"
+        found.append(_issue(name, "interface", "absent", state if name in there else left_behind[name]))
+    return found
+
+
+def taken(node: Node, expected: Sequence[Expected]) -> List[Dict[str, Any]]:
+    """Those of `expected` whose name something else than WireGuard bears, as entries of interface_issues."""
     return [
-        _issue(name, "interface", "absent", "up" if name in node.links and node.links[name].up else "down")
-        for name in sorted(names, key=lambda name: int(name[2:]))
+        _issue(
+            item.interface,
+            "interface",
+            "up" if item.state == "present" else "absent",
+            f"{NOT_WIREGUARD} ({node.kinds.get(item.interface) or 'hardware'})",
+        )
+        for item in expected
+        if item.interface in node.links
+        and item.interface not in node.devices
+        and item.interface not in node.unreadable
     ]
+
+
+def is_missing(issue: Mapping[str, Any]) -> bool:
+    """Whether an entry of interface_issues says that an interface is not there."""
+    return (
+        issue["field"] == "interface"
+        and issue["expected"] == "up"
+        and (issue["actual"] == "missing" or str(issue["actual"]).startswith(NOT_WIREGUARD))
+    )
 
 
 def _issue(interface: str, name: str, should: Any, found: Any) -> Dict[str, Any]:
@@ -169,8 +215,13 @@ def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[s
             issue("addresses", sorted(expected.addresses), sorted(live))
         if expected.mtu and actual.link.mtu != expected.mtu:
             issue("mtu", expected.mtu, actual.link.mtu)
+    lost = _lost_routes(expected, actual)
+    if lost:
+        issue("routes", "one to each network", f"{lost} missing")
     if actual.unit and not actual.unit.enabled:
         issue("enabled at boot", True, False)
+    if not actual.file_is_private:
+        issue("file mode", "0600", "readable by others")
     if actual.file is None:
         issue("file", "as running", "missing")
     elif actual.config is None:
@@ -180,6 +231,28 @@ def _interface_issues(expected: Expected, actual: InterfaceState) -> List[Dict[s
         if difference:
             issue("file", "as running", difference)
     return issues
+
+
+def _lost_routes(expected: Expected, actual: InterfaceState) -> int:
+    """How many networks of those peers that run as they should have no route. Of others it goes without saying."""
+    device, link = actual.device, actual.link
+    if device is None or link is None or not link.up:
+        return 0  # the routes of an interface that is down are gone with it
+    addresses = expected.addresses if expected.addresses is not None else addresses_there(actual)
+    table = actual.config.table if actual.config else table_in_use(actual)
+    lost = {route.network for route in wanted_routes(table, addresses, device.peers.values()) - actual.routes}
+    if not lost:
+        return 0
+    right = [peer for key, peer in expected.peers.items() if key in device.peers]
+    return len(
+        lost
+        & {
+            net
+            for peer in right
+            if same_peer(peer, device.peers[peer.public_key])
+            for net in peer.allowed_ips
+        }
+    )
 
 
 _ONLY_PEERS = re.compile(r"\d+ peers? (only in the file|only running|different)")
@@ -297,8 +370,7 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
     config_dir = params.get("config_dir") or DEFAULT_CONFIG_DIR
     looked_at = [item for item in expected if item.state != "any"]
     node = read_node([item.interface for item in looked_at])
-    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
-    answer = compare_all(node, expected, states, bool(params.get("complete")))
+    answer, states = compare_all(node, expected, config_dir, bool(params.get("complete")))
     secrets = all_secrets(expected, states)
     if any(params.get(switch) for switch in SWITCHES):
         present = [item for item in expected if item.state == "present"]
@@ -327,24 +399,31 @@ def look(
 
     Raises WireGuardError when an interface cannot be read: nothing is concluded from half a picture.
     """
-    looked_at = [item for item in expected if item.state != "any"]
     node = read_node(None, source)
-    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
-    answer = compare_all(node, expected, states, complete=True)
+    answer, states = compare_all(node, expected, config_dir, complete=True)
     return finish({**answer, "changed": False}, all_secrets(expected, states))
 
 
 def compare_all(
-    node: Node, expected: Sequence[Expected], states: Mapping[str, InterfaceState], complete: bool
-) -> Dict[str, Any]:
-    """The drift of a node: the lists of entries in full, `has_drift` and `summary`. Pure."""
+    node: Node, expected: Sequence[Expected], config_dir: str, complete: bool
+) -> Tuple[Dict[str, Any], Dict[str, InterfaceState]]:
+    """The drift of a node: the lists of entries in full, `has_drift` and `summary`; and the states that were compared.
+
+    Raises WireGuardError when an interface cannot be read, or when two readings tell of different peers.
+    """
+    looked_at = [item for item in expected if item.state != "any"]
     answer: Dict[str, Any] = {kind: [] for kind in ENTRIES}
-    for item in expected:
-        if item.state != "any":
-            for kind, entries in compare(item, states[item.interface]).items():
-                answer[kind] += entries
+    answer["interface_issues"] += taken(node, looked_at)
+    names = {issue["interface"] for issue in answer["interface_issues"]}
+    looked_at = [item for item in looked_at if item.interface not in names]
+    states = states_of(node, [Desired(name=item.interface, config_dir=config_dir) for item in looked_at])
+    for item in looked_at:
+        for kind, entries in compare(item, states[item.interface]).items():
+            answer[kind] += entries
+    short = {entry["interface"] for entry in answer["missing_peers"]}
+    require_whole({name: node.devices[name] for name in sorted(short & node.devices.keys())}, node.source)
     if complete:
-        answer["interface_issues"] += unexpected(node, expected)
+        answer["interface_issues"] += unexpected(node, expected, node.source.traces(config_dir))
     numbers = {kind: len(answer[kind]) for kind in ENTRIES}
     answer["has_drift"] = any(numbers.values())
     answer["summary"] = {
@@ -354,7 +433,7 @@ def compare_all(
         "interface_count": numbers["interface_issues"],
         "total_issues": sum(numbers.values()),
     }
-    return answer
+    return answer, states
 
 
 def all_secrets(expected: Sequence[Expected], states: Mapping[str, InterfaceState]) -> Set[str]:
@@ -379,26 +458,137 @@ def finish(answer: Dict[str, Any], secrets: Set[str]) -> Dict[str, Any]:
 def reconcile(
     params: Mapping[str, Any], expected: List[Expected], wanted: List[Desired], check_mode: bool
 ) -> Tuple[Repair, List[Outcome]]:
-    """Repair what the switches allow. Each peer stands for itself: one that cannot be put in place is an error in
-    the report, and the rest is done."""
+    """Repair what the switches allow. Each peer stands for itself: one that cannot be put in place, or taken away, is
+    an error in the report, and the rest is done."""
     repair = Repair()
     by_name = {item.interface: item for item in expected}
+    asked: Dict[str, Dict[str, str]] = {}
+    fused: Set[str] = set()
 
-    def edit(desired: Desired, actual: InterfaceState) -> Desired:
-        return _edit(desired, actual, by_name[desired.name], params, repair)
+    def edit(desired: Desired, actual: InterfaceState) -> Optional[Desired]:
+        item = by_name[desired.name]
+        try:
+            edited = _edit(desired, actual, item, params, repair)
+        except TooManyRemovals:
+            fused.add(desired.name)
+            raise
+        actions = _actions(actual, edited)
+        if actions and actual.device is not None:
+            require_whole({desired.name: actual.device})
+        asked[desired.name] = actions
+        return edited if actions or _is_to_mend(item, actual, params) else None
 
-    outcomes = converge(wanted, check_mode, edit)
-    for outcome in outcomes:
-        if outcome.error:
-            repair.errors.append(
-                {"peer": "", "interface": outcome.desired.name, "action": "reconcile", "error": outcome.error}
-            )
-            continue
-        changes = peer_changes(outcome.before, outcome.wanted)
-        repair.added += changes.added
-        repair.updated += changes.updated
-        repair.removed += changes.remove
+    outcomes: List[Outcome] = []
+    for outcome in converge(wanted, check_mode, edit):
+        name = outcome.desired.name
+        if outcome.error and asked.get(name):
+            tried = _one_by_one(outcome, by_name[name], params, asked[name], check_mode, repair)
+        else:
+            tried = [outcome]
+        outcomes += tried
+        for one in tried:
+            if one.error:
+                action = "remove" if name in fused else "reconcile"
+                repair.errors.append({"peer": "", "interface": name, "action": action, "error": one.error})
+                continue
+            changes = peer_changes(one.before, one.wanted)
+            repair.added += changes.added
+            repair.updated += changes.updated
+            repair.removed += changes.remove
     return repair, outcomes
+
+
+def _actions(actual: InterfaceState, edited: Desired) -> Dict[str, str]:
+    """What is to be done by public key: "remove", "update" or "add", in this order, so that networks are free for who
+    is to get them."""
+    live, goal = actual.device.peers if actual.device else {}, edited.peers or {}
+    actions = {key: "remove" for key in live if key not in goal}
+    actions.update(
+        (key, "update") for key, peer in goal.items() if key in live and not same_peer(peer, live[key])
+    )
+    actions.update((key, "add") for key in goal if key not in live)
+    return actions
+
+
+def _is_to_mend(expected: Expected, actual: InterfaceState, params: Mapping[str, Any]) -> bool:
+    """Whether something of an interface is to be put right whose peers are as they should be. What `compare` finds
+    nothing of, and that alone, is left as it is."""
+    if actual.unfinished:
+        return True
+    if actual.file is None:
+        return bool(params.get("reconcile_missing") or params.get("reconcile_mismatched"))
+    return bool(params.get("reconcile_mismatched")) and bool(
+        actual.config is None
+        or not actual.file_is_private
+        or (actual.link is not None and not actual.link.up)
+        or file_difference(actual)
+        or _lost_routes(expected, actual)
+    )
+
+
+def _one_by_one(
+    failed: Outcome,
+    expected: Expected,
+    params: Mapping[str, Any],
+    actions: Mapping[str, str],
+    check_mode: bool,
+    repair: Repair,
+) -> List[Outcome]:
+    """Do what can be done of `actions` that failed together, and note an error for each peer that cannot be served.
+
+    Halves are tried, then their halves, until the culprits are alone. Returns the outcomes of what was done; or
+    `failed` itself when it is no matter of peers.
+    """
+    plain = Desired(name=expected.interface, config_dir=failed.desired.config_dir)
+    tries = 0
+
+    def attempt(keys: Sequence[str]) -> Outcome:
+        nonlocal tries
+        tries += 1
+
+        def edit(desired: Desired, actual: InterfaceState) -> Optional[Desired]:
+            if actual.device is None:
+                raise Refused("the interface is not there any more")
+            edited = _edit(desired, actual, expected, params, Repair())
+            live, goal, chosen = actual.device.peers, edited.peers or {}, set(keys)
+            peers = {
+                key: peer
+                for key, peer in [*_kept(actual).items(), *((key, goal[key]) for key in keys if key in goal)]
+                if key in goal or key not in chosen
+            }
+            overlaps = Repair()
+            _drop_overlaps(peers, chosen & goal.keys(), live, expected.interface, overlaps)
+            if overlaps.errors:
+                raise Refused(overlaps.errors[0]["error"])
+            edited = replace(edited, peers=peers)
+            return edited if _actions(actual, edited) or _is_to_mend(expected, actual, params) else None
+
+        return converge([plain], check_mode, edit)[0]
+
+    done = attempt(())
+    if done.error:
+        return [failed]
+    outcomes = [done]
+    known, why = True, str(failed.error)  # that all of them together fail
+    stack = [list(actions)]
+    while stack:
+        keys = stack.pop()
+        if not known and tries < MOST_TRIES:
+            done = attempt(keys)
+            if not done.error:
+                outcomes.append(done)
+                continue
+            why = done.error
+        known = False
+        if len(keys) > 1 and tries < MOST_TRIES:
+            half = len(keys) // 2
+            stack += [keys[half:], keys[:half]]
+            continue
+        repair.errors += [
+            {"peer": key, "interface": expected.interface, "action": actions[key], "error": why}
+            for key in keys
+        ]
+    return outcomes
 
 
 def _edit(
@@ -408,8 +598,8 @@ def _edit(
         raise Refused("the interface is not on this node; bring it up with wg_instance")
     in_file = actual.config.peers if actual.config else {}
     peers = {
-        key: peer._replace(endpoint=in_file[key].endpoint if key in in_file else None)
-        for key, peer in actual.device.peers.items()
+        key: peer
+        for key, peer in _kept(actual).items()
         if key in expected.peers or not params.get("remove_unknown")
     }
     put: Set[str] = set()
@@ -425,11 +615,21 @@ def _edit(
     limit = params.get("max_removals")
     limit = 10 if limit is None else integer(limit, "max_removals", 0, 2**31)
     if removed > limit:
-        raise Refused(
+        raise TooManyRemovals(
             f"{removed} unknown peers would be removed, {limit} are allowed: if that is right, set max_removals to "
             f"{removed} or more"
         )
     return replace(desired, peers=peers, max_removals=removed + len(in_file), enabled=None)
+
+
+def _kept(actual: InterfaceState) -> Dict[str, Peer]:
+    """The peers that run, as they are. Where a device was last seen is nothing that was asked for."""
+    in_file = actual.config.peers if actual.config else {}
+    live = actual.device.peers if actual.device else {}
+    return {
+        key: peer._replace(endpoint=in_file[key].endpoint if key in in_file else None)
+        for key, peer in live.items()
+    }
 
 
 def _drop_overlaps(

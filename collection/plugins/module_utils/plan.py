@@ -16,7 +16,12 @@ from typing import Callable, Dict, FrozenSet, Iterable, List, Optional, Tuple, U
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_overlap
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import default_routes, wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.peer_map import settle, unsettled
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import (
+    default_routes,
+    routes_for,
+    wanted_routes,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Config,
     Device,
@@ -183,7 +188,7 @@ def target(
         or (config.listen_port if config else None)
         or free_port()
     )
-    addresses = desired.addresses if desired.addresses is not None else _addresses(actual)
+    addresses = desired.addresses if desired.addresses is not None else addresses_there(actual)
     if desired.fwmark is not None:
         fwmark = desired.fwmark
     else:
@@ -194,7 +199,7 @@ def target(
         raise InvalidInput(
             "mtu", f"{mtu} is too low for the IPv6 addresses: they need {LOWEST_IPV6_MTU} or more"
         )
-    table = desired.table or (config.table if config else _table_in_use(actual))
+    table = desired.table or (config.table if config else table_in_use(actual))
 
     peers = _peers(desired, device.peers if device else None, config.peers if config else {})
     public_key = device.public_key if device and device.private_key == private_key else None
@@ -206,7 +211,7 @@ def target(
             "peers", f"{public_key} is the interface's own public key; wg would skip it silently"
         )
     if table == "auto":
-        everything = default_routes(peers.values())
+        everything = default_routes(peers)
         if everything:
             raise Refused(
                 f"allowed_ips {everything[0]} with table auto would send the node's own traffic into the tunnel: "
@@ -227,14 +232,14 @@ def target(
     return InterfaceState(
         device=Device(private_key, public_key, port, fwmark, peers),
         link=Link(True, mtu or (None if actual.link else default_mtu()), frozenset(addresses)),
-        routes=wanted_routes(table, addresses, peers.values()),
+        routes=routes_for(table, addresses, peers),
         file=render(wanted),
         config=wanted,
         unit=unit if unit is None or desired.enabled is None else Unit(enabled=desired.enabled, active=True),
     )
 
 
-def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
+def addresses_there(actual: InterfaceState) -> Tuple[str, ...]:
     """The addresses of the file, and those that only the interface has: a line lost from the file takes no address,
     and an address lost from the interface comes back."""
     in_file = actual.config.addresses if actual.config else ()
@@ -243,7 +248,7 @@ def _addresses(actual: InterfaceState) -> Tuple[str, ...]:
     return (*in_file, *sorted(text for text in live if text not in in_file and not text.startswith("fe80:")))
 
 
-def _table_in_use(actual: InterfaceState) -> str:
+def table_in_use(actual: InterfaceState) -> str:
     """What the table of an interface without a readable file must have been: "off" when its peers have networks that
     need routes, and none is there."""
     if actual.device is None or actual.link is None:
@@ -297,11 +302,19 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
     asked = wanted.device.peers if wanted.device else {}
     endpoints_then = actual.config.peers if actual.config else {}
     endpoints_now = wanted.config.peers if wanted.config else {}
-    added, updated, put = [], [], []
-    for key, peer in asked.items():
-        there = live.get(key)
-        if there is not None and peer.endpoint is None and same_peer(peer, there):
+    added, updated, removed, put = [], [], [], []
+    to_look_at = unsettled(live, asked)
+    keys = [*asked, *(key for key in live if key not in asked)] if to_look_at is None else sorted(to_look_at)
+    open_keys: List[str] = []
+    for key in keys:
+        peer, there = asked.get(key), live.get(key)
+        if peer is not None and there is not None and peer.endpoint is None and same_peer(peer, there):
             continue  # as nearly all are
+        open_keys.append(key)
+        if peer is None:
+            if there is not None:
+                removed.append(key)
+            continue
         if there is None:
             added.append(key)
             put.append(peer)
@@ -320,7 +333,8 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
         if moved or not same_peer(peer, there):
             updated.append(key)
             put.append(peer if moved else replace_endpoint(peer, None))
-    removed = [key for key in live if key not in asked]
+    if to_look_at is None:
+        settle(live, asked, open_keys)
     before = {key: live[key] for key in (*updated, *removed)}
     return SetPeers(tuple(put), tuple(removed), tuple(added), tuple(updated), before)
 

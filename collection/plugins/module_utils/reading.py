@@ -118,7 +118,9 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
     for name, why in _UNREADABLE.findall(result.stderr):
         node.unreadable[name] = why
     for name, kind in node.kinds.items():
-        if kind == "wireguard" and name not in node.devices:
+        if name not in node.devices and (
+            kind == "wireguard" or (kind == "tun" and node.source.has_socket(name))
+        ):
             node.unreadable.setdefault(name, "wg show all dump does not name it")
 
 

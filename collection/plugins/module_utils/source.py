@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, systemd
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, systemd, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Unit
@@ -43,6 +43,10 @@ class Source(Protocol):
     def dump(self, interface: str) -> Printed:
         """What ``wg show <interface> dump`` does, "all" for all interfaces; failing is no error here."""
 
+    def peers(self, interface: str) -> str:
+        """What ``wg show <interface> peers`` prints, "all" for all interfaces. That it fails is no error here: of
+        another interface that cannot be read it complains as well, and what it tells of the others is what counts."""
+
     def has_socket(self, interface: str) -> bool:
         """Whether wireguard-go serves an interface of this name."""
 
@@ -51,6 +55,9 @@ class Source(Protocol):
 
     def units(self, interfaces: Sequence[str], config_dir: str) -> Dict[str, Optional[Unit]]:
         """The unit of each interface; None where units have no part."""
+
+    def traces(self, config_dir: str) -> Dict[str, str]:
+        """What there is of interfaces besides themselves, as `traces` tells it."""
 
 
 ADDRESSES = ("ip", "-json", "-details", "address", "show")
@@ -77,6 +84,10 @@ class ThisNode:
         result = run(["wg", "show", interface, "dump"], check=False)
         return Printed(result.returncode, result.stdout, result.stderr)
 
+    def peers(self, interface: str) -> str:
+        """As Source says."""
+        return run(["wg", "show", interface, "peers"], check=False).stdout
+
     def has_socket(self, interface: str) -> bool:
         """As Source says."""
         return os.path.exists(f"/run/wireguard/{interface}.sock")
@@ -91,6 +102,10 @@ class ThisNode:
     ) -> Dict[str, Optional[Unit]]:
         """As Source says."""
         return systemd.read_units(list(interfaces), config_dir)
+
+    def traces(self, config_dir: str = DEFAULT_CONFIG_DIR) -> Dict[str, str]:
+        """As Source says."""
+        return traces.traces(config_dir)
 
 
 HERE = ThisNode()

@@ -14,6 +14,9 @@ description:
   - Does not fail when something that was asked for is not done, for Ansible publishes nothing of a task that fails. It
     returns RV(undone), by which the playbook's next task fails. What could not be done because a node cannot be reached
     stays recorded as pending, and the next C(reconcile.yml) of that node does it.
+  - After a look at nodes (C(drift.yml)), the extra var C(report_dir) makes it write C(drift.html) and C(drift.json)
+    into that folder of the controller, also in check mode, and with C(fail_on_drift) drift stands under RV(undone). In
+    diff mode it shows what runs and what should run. Of a look that was asked for over HTTP, it writes nothing.
 author:
   - vpnfleet contributors (@vpnfleet)
 extends_documentation_fragment:
@@ -70,6 +73,10 @@ result:
       description: How many there are.
       returned: when some are left out
       type: int
+    report:
+      description: The paths of the files, as C(html) and C(json).
+      returned: after a look whose report was written
+      type: dict
     code:
       description: Why nothing was recorded, as an HTTP status, 400, 404 or 409.
       returned: when the request was refused
@@ -79,8 +86,14 @@ result:
       returned: when the request was refused
       type: str
 undone:
-  description: What was asked for and is not done, in sentences. Nothing in check mode.
+  description: What was asked for and is not done, in sentences. In check mode, which nodes could not be looked at. With
+    C(fail_on_drift), the nodes that have drift.
   returned: always
   type: list
   elements: str
+diff:
+  description: By node and interface, what runs and what should, in Ansible's form. It is cut short when it is long.
+  returned: after a look in diff mode
+  type: list
+  elements: dict
 """

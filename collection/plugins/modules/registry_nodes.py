@@ -58,7 +58,8 @@ options:
         description: The absolute path of its Python. Where it is not set, the variables of the inventory hold.
         type: str
       agent_url:
-        description: Where its agent is reached, such as V(https://de1.example.com:8443).
+        description: Where its agent is reached, such as V(https://de1.example.com:8443). It is used
+          once C(playbooks/agent.yml) has deployed the agent. Until then, and where it is not set, it is SSH.
         type: str
       endpoint:
         description: The host name or IP address by which devices reach it, if need be with a port.
@@ -91,16 +92,18 @@ options:
         description: The name that customers know it by.
         type: str
       override_listen_port:
-        description: The lowest port of new instances. By default V(51820).
+        description: The lowest port of new instances, by default V(51820). Those that there are keep theirs.
         type: int
       override_dns:
         description: DNS servers and search domains for devices, with commas.
         type: str
       override_mtu:
-        description: The MTU of its instances and their devices.
+        description: The MTU of its instances and their devices. When there is none any more, interfaces keep the one
+          that they have.
         type: int
       override_keepalive:
-        description: Seconds between keepalive packets of devices; V(0) is off. By default V(25).
+        description: Seconds between keepalive packets, of devices and, to those devices that say nothing themselves, of
+          the node; V(0) is off. By default V(25) for devices, and none for the node.
         type: int
       override_endpoint_allowed_ip:
         description: The networks that devices send into the tunnel, with commas. By default all.

@@ -78,7 +78,7 @@ result:
     message:
       description: What changes, or what is wrong, in words.
       type: str
-      sample: the schema made, at revision 0002
+      sample: the schema made, at revision 0004
     schema:
       description: The revisions. Not there when it failed.
       type: dict

@@ -104,7 +104,7 @@ options:
     description:
       - Whether the interfaces that are named are all that there should be. Any other WireGuard interface of the node
         that is called as instances are (C(wg) and a number) is then reported, and left alone, whatever the switches
-        say.
+        say. So are the config file and the unit enabled at boot of one that does not run.
     type: bool
     default: false
   reconcile_missing:
@@ -179,10 +179,11 @@ mismatched_peers:
   elements: dict
 interface_issues:
   description: What is wrong with an interface as a whole, each with C(interface), C(field), C(expected) and C(actual).
-    Fields are C(interface), C(public_key), C(listen_port), C(addresses), C(mtu), C(enabled at boot), and C(file) for a
-    config file that says something else than what runs. Of the field C(interface), C(expected) is V(up), and C(actual)
-    V(missing) or V(down); or C(expected) is V(absent), and C(actual) V(up), V(down), V(enabled at boot),
-    V(unit active) or V(file).
+    Fields are C(interface), C(public_key), C(listen_port), C(addresses), C(mtu), C(routes) for those that peers need,
+    C(enabled at boot), C(file mode), and C(file) for a config file that says something else than what runs. Of
+    C(interface), C(expected) is V(up), and C(actual) V(missing) or V(down); or C(expected) is V(absent), and C(actual)
+    V(up), V(down), V(enabled at boot), V(unit active) or V(file). C(actual) begins with C(not WireGuard's) when
+    something else bears the name.
   returned: success
   type: list
   elements: dict
@@ -197,7 +198,8 @@ truncated:
   type: bool
 reconciled:
   description: What was repaired - C(added), C(updated) and C(removed) public keys, and C(errors), each with C(peer),
-    C(interface), C(action) and C(error).
+    C(interface), C(action) (C(add), C(update) or C(remove)) and C(error). A peer that cannot be served holds up no
+    other. Where a whole interface cannot be, C(peer) is empty.
   returned: when one of the switches is on
   type: dict
 """

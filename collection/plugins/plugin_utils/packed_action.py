@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import LISTS, pack
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent, AgentError
 
 # The one in C is ten times quicker, where PyYAML was built with it.
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -29,6 +31,8 @@ class PackedAction(ActionBase):  # type: ignore[misc]
     # The parameter that `src` fills; what it may be called inside the file, each with how it becomes the parameter.
     src_fills: str | None = None
     src_names: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    # The parameters that are packed; what they hold is for the module to check.
+    packs: ClassVar[tuple[str, ...]] = LISTS
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module; called by Ansible."""
@@ -41,9 +45,13 @@ class PackedAction(ActionBase):  # type: ignore[misc]
                 )
             arguments[self.src_fills] = self.from_src(str(arguments.pop("src")))
         # What is no list goes the same way: the module then says so, and names the parameter.
-        lists = {name: arguments.pop(name) for name in LISTS if arguments.get(name) is not None}
+        lists = {name: arguments.pop(name) for name in self.packs if arguments.get(name) is not None}
         if lists:
             arguments["_packed"] = pack(lists)
+        agent = self._agent(task_vars or {})
+        if agent is not None:
+            result.update(self._by_agent(agent, arguments, task_vars or {}))
+            return result
         result.update(
             self._execute_module(
                 module_name=self._task.action,
@@ -53,6 +61,47 @@ class PackedAction(ActionBase):  # type: ignore[misc]
             )
         )
         return result
+
+    def _agent(self, task_vars: dict[str, Any]) -> Agent | None:
+        """The agent of the host, as its variables say, or the registry where its inventory is that."""
+        delegate = self._task.delegate_to
+        variables = task_vars.get("ansible_delegated_vars", {}).get(delegate, {}) if delegate else task_vars
+        url = self._text(variables, "vpnfleet_agent_url")
+        if url:
+            secret = self._text(variables, "vpnfleet_agent_secret")
+            if not secret:
+                raise AnsibleActionFail("vpnfleet_agent_url is set, and vpnfleet_agent_secret is not")
+            return Agent(url, secret, self._text(variables, "vpnfleet_agent_certificate") or None)
+        node = variables.get("vpnfleet_node")
+        if isinstance(node, Mapping) and node.get("agent_url") and node.get("name"):
+            # Only what has one needs the registry's libraries. Its secret is no variable, which could be shown.
+            from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_in_registry import agent_of
+
+            return agent_of(str(node["name"]))
+        return None
+
+    def _text(self, variables: Mapping[str, Any], name: str) -> str:
+        value = variables.get(name)
+        return "" if value is None else str(self._templar.template(value))
+
+    def _by_agent(
+        self, agent: Agent, arguments: Mapping[str, Any], task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        if self._task.async_val:
+            raise AnsibleActionFail("async is for hosts that are reached by SSH, not by an agent")
+        try:
+            return agent_transport.run_module(
+                agent,
+                lambda: self._agent(task_vars),
+                self._task.action,
+                arguments,
+                bool(self._task.check_mode),
+                bool(self._task.diff),
+            )
+        except AgentError as error:
+            if agent_transport.is_away(error):
+                raise AnsibleConnectionFailure(str(error)) from None
+            raise AnsibleActionFail(str(error)) from None
 
     def from_src(self, src: str) -> list[Any]:
         """The list in the file `src` of the controller. What is in it is data; nothing is templated.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import systemd
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import systemd, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.atomic_file import MODE
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import (
     SEARCH_PATH,
@@ -56,11 +56,20 @@ run() {{
     stderr=$("$@" 2>&1 >&3 </dev/null)
     printf '\n%s = %s\n%s' "$mark" "$?" "$stderr"
 }}
+names() {{
+    if [ -d {DEFAULT_CONFIG_DIR} ]; then ls -A -1 -b {DEFAULT_CONFIG_DIR}; fi
+}}
+links() {{
+    for link in {" ".join(f"{folder}/{traces.UNIT_LINKS}" for folder in traces.UNIT_FOLDERS)}; do
+        if [ -L "$link" ] || [ -e "$link" ]; then printf '%s\n' "$link"; fi
+    done
+}}
 digest() {{
     start=$(sed '/^\[Peer\]$/q' "$1" | wc -c) && tail -c "+$((start - 6))" "$1" | sha256sum
 }}
 run addresses {" ".join(ADDRESSES)}
 run dump wg show all dump
+if [ "$again" = yes ]; then run peers wg show all peers; fi
 run routes-4 {" ".join(routes_command("-4"))}
 run routes-6 {" ".join(routes_command("-6"))}
 files=
@@ -91,6 +100,8 @@ for socket in /run/wireguard/*.sock; do
     if [ -e "$socket" ]; then sockets="$sockets $socket"; fi
 done
 printf '\n%s sockets\n%s\n%s = 0\n' "$mark" "$sockets" "$mark"
+run names names
+run links links
 if [ "$#" -gt 0 ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
     run units {" ".join(systemd.SHOW)} $units
 fi
@@ -113,8 +124,13 @@ def new_mark() -> str:
     return secrets.token_hex(16)
 
 
-def text(interfaces: Sequence[str], mark: str, whole: bool = False) -> str:
-    """What the node's sh is to do, on its stdin. `whole`: read long config files in full, too.
+class NotAsked(WireGuardError):
+    """A second reading of the peers is needed, and the probe was not asked for one."""
+
+
+def text(interfaces: Sequence[str], mark: str, whole: bool = False, again: bool = False) -> str:
+    """What the node's sh is to do, on its stdin. `whole`: read long config files in full, too; `again`: read a second
+    time who runs.
 
     Raises InvalidInput for what is no name of an interface: none of those allowed means anything to a shell.
     """
@@ -123,7 +139,13 @@ def text(interfaces: Sequence[str], mark: str, whole: bool = False) -> str:
     names = [check_name(name, "interface") for name in interfaces]
     return (
         "\n".join(
-            (f"mark={mark}", f"whole={'yes' if whole else 'no'}", f"set -- {' '.join(names)}".rstrip(), _TEXT)
+            (
+                f"mark={mark}",
+                f"whole={_word(whole)}",
+                f"again={_word(again)}",
+                f"set -- {' '.join(names)}".rstrip(),
+                _TEXT,
+            )
         )
         + "\n"
     )
@@ -152,6 +174,16 @@ class Reading:
             raise missing("wg")
         return found
 
+    def peers(self, interface: str) -> str:
+        """As Source says; NotAsked when there was no second reading."""
+        if "peers" not in self.sections:
+            raise NotAsked("the peers were read once")
+        found = self._section("peers").stdout
+        if interface == "all":
+            return found
+        lines = (line.partition("\t") for line in found.splitlines())
+        return "".join(f"{key}\n" for name, _tab, key in lines if name == interface)
+
     def has_socket(self, interface: str) -> bool:
         """As Source says."""
         return f"/run/wireguard/{interface}.sock" in self._section("sockets").stdout.split()
@@ -175,6 +207,14 @@ class Reading:
         if not interfaces or config_dir != DEFAULT_CONFIG_DIR or "units" not in self.sections:
             return dict.fromkeys(interfaces)
         return dict(systemd.parse_units(self._output("units", "systemctl", "systemctl show"), interfaces))
+
+    def traces(self, config_dir: str) -> dict[str, str]:
+        """As Source says."""
+        if config_dir != DEFAULT_CONFIG_DIR:
+            raise WireGuardError(f"{config_dir} was not looked into")
+        names = self._output("names", "ls", "ls").splitlines()
+        links = self._output("links", "printf", "printf").splitlines()
+        return dict(traces.told_by(names, links))
 
     def _section(self, name: str) -> Printed:
         if name not in self.sections:
@@ -225,6 +265,10 @@ class Reading:
         return found
 
 
+def _word(yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
 def parse(printed: str, mark: str) -> Reading:
     """What a probe has printed. Raises CutShort when it is not all there."""
     first, *parts = printed.split(f"\n{mark} ")
@@ -234,8 +278,8 @@ def parse(printed: str, mark: str) -> Reading:
     sections: dict[str, Printed] = {}
     for begun, ended in zip(parts[::2], parts[1::2], strict=True):
         name, newline, stdout = begun.partition("\n")
-        equals, _, rest = ended.partition(" ")
-        code, _, stderr = rest.partition("\n")
+        equals, _blank, rest = ended.partition(" ")
+        code, _newline, stderr = rest.partition("\n")
         if not newline or equals != "=" or not code.isdecimal() or name in sections:
             raise CutShort("the node's answer cannot be understood")
         sections[name] = Printed(int(code), stdout, stderr)

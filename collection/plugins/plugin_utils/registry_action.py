@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent, AgentError
+
 try:
     from sqlalchemy.orm import Session
 
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+        agents,
         module_answers,
         stages,
     )
@@ -95,7 +99,12 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
     def call(
         self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any]]:
-        """Run a module on the node. DONE means that it answered; the answer says what became of it."""
+        """Run a module on the node, by its agent or by Ansible's connection. DONE means that it answered; the answer
+        says what became of it."""
+        name = str(task_vars["inventory_hostname"])
+        agent = self.agent_of(name)
+        if agent is not None:
+            return self._call_agent(agent, name, module, arguments)
         try:
             answer: dict[str, Any] = self._execute_module(
                 module_name=module, module_args=arguments, task_vars=task_vars
@@ -105,6 +114,29 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
         except AnsibleError as error:
             # Such as a password for sudo that is missing. Nothing was done; another node may have to know.
             return module_answers.failed(str(error)), {}
+        return Outcome(stages.DONE), answer
+
+    def agent_of(self, name: str) -> Agent | None:
+        """The agent of the node of this name; None when it is reached by Ansible's connection."""
+        with self.registry.read() as session:
+            return agents.agent_of(session, name)
+
+    def all_agents(self) -> dict[str, Agent]:
+        """By name, the agents of all nodes that are reached by one."""
+        with self.registry.read() as session:
+            return agents.by_name(session)
+
+    def _call_agent(
+        self, agent: Agent, name: str, module: str, arguments: dict[str, Any]
+    ) -> tuple[Outcome, dict[str, Any]]:
+        check, diff = bool(self._task.check_mode), bool(self._task.diff)
+        try:
+            answer = agent_transport.run_module(
+                agent, lambda: self.agent_of(name), module, arguments, check, diff
+            )
+        except AgentError as error:
+            away = agent_transport.is_away(error)
+            return (module_answers.unreachable if away else module_answers.failed)(str(error)), {}
         return Outcome(stages.DONE), answer
 
     @abstractmethod

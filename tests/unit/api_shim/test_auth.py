@@ -77,7 +77,7 @@ def test_looks_are_for_readers_and_leave_nothing(
     async def reachable(*_: object) -> None:
         return None
 
-    monkeypatch.setattr("api_shim.routes.nodes.unreachable", reachable)
+    monkeypatch.setattr("api_shim.routes.nodes.reachability", reachable)
     before = edge.rows()
     assert edge.call("GET", path, "billing").status_code == 403
     assert edge.call("GET", path, "read").status_code == 200

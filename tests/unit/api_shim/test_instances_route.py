@@ -26,6 +26,19 @@ def test_one_in_full_and_without_secrets(edge: Edge) -> None:
         assert secret not in answer.text
 
 
+def test_what_holds_for_its_devices(edge: Edge) -> None:
+    names = ("dns", "mtu", "keepalive", "endpoint_allowed_ip")
+    found = edge.call("GET", "/api/instances/{name}", "read").json()
+    assert [found[name] for name in names] == [None, None, 25, "0.0.0.0/0, ::/0"]
+    overrides = {"dns": "192.0.2.53", "mtu": 1380, "keepalive": 30, "endpoint_allowed_ip": "10.0.0.0/8"}
+    asked = {f"override_{name}": value for name, value in overrides.items()}
+    assert edge.call("PUT", "/api/nodes/{node_id}", json=asked).status_code == 200
+    found = edge.call("GET", "/api/instances/{name}", "read").json()
+    assert {name: found[name] for name in names} == overrides
+    assert [peer["persistent_keepalive"] for peer in found["peers"]] == [25, 30]
+    assert found["applied"] is False
+
+
 def test_some_of_many(edge: Edge) -> None:
     with edge.registry.write() as session:
         other = add_node(session, "node2.example.com")

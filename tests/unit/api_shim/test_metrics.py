@@ -11,11 +11,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, Operation, now
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Node,
+    NodeCheck,
+    Operation,
+    now,
+)
 from api_shim.application import create_app
 from api_shim.routes import health
 from api_shim.service import Service
 from tests.unit.api_shim.edge import INSTANCE, NODE, Edge
+from tests.unit.plugins.plugin_utils.registry.rows import add_node
 
 
 def scrape(edge: Edge) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -78,6 +84,61 @@ def test_what_the_registry_says_is_read_at_each_scrape(edge: Edge) -> None:
     assert 100 <= age < 130
     at = of(numbers, "vpnfleet_node_last_seen_timestamp_seconds", node=NODE)
     assert at == pytest.approx(seen.timestamp(), abs=0.001)
+
+
+def test_the_last_check_of_each_node(edge: Edge) -> None:
+    assert not any(
+        name.startswith(("vpnfleet_node_check", "vpnfleet_node_drift")) for name, _ in scrape(edge)
+    )
+    moment = now()
+    found = {"missing": 1, "mismatched": 2, "unknown": 0, "interface": 4}
+    with edge.registry.write() as session:
+        down = add_node(session, "down.example.com", ip_pool_cidr="10.9.0.0/16", ip6_pool_cidr="fd00:9::/48")
+        add_node(session, "new.example.com", ip_pool_cidr="10.10.0.0/16", ip6_pool_cidr="fd00:10::/48")
+        for number, (at, state) in enumerate(
+            (
+                (moment - timedelta(minutes=5), "failed"),
+                (moment, "ok"),
+            )
+        ):
+            for node_id in (edge.node_id, down.id):
+                drift = state == "ok" and node_id == edge.node_id
+                session.add(
+                    NodeCheck(
+                        id=number * 2 + (node_id == down.id) + 1,
+                        node_id=node_id,
+                        kind="drift",
+                        at=at,
+                        state=state if drift else "unreachable",
+                        has_drift=True if drift else None,
+                        **{f"{kind}_count": count if drift else None for kind, count in found.items()},
+                    )
+                )
+        session.add(
+            Operation(
+                kind="drift", request={"node": None}, state="succeeded", created_at=moment, finished_at=moment
+            )
+        )
+        session.add(
+            Operation(
+                kind="drift",
+                request={"node": NODE},
+                state="succeeded",
+                created_at=moment,
+                finished_at=moment + timedelta(hours=1),
+            )
+        )
+    numbers = scrape(edge)
+    at = of(numbers, "vpnfleet_node_check_timestamp_seconds", node=NODE)
+    assert at == pytest.approx(moment.timestamp(), abs=0.001)
+    assert of(numbers, "vpnfleet_fleet_check_timestamp_seconds") == at
+    for name, reached in ((NODE, 1), ("down.example.com", 0), ("new.example.com", None)):
+        assert of(numbers, "vpnfleet_node_check_reachable", node=name) == reached
+        assert of(numbers, "vpnfleet_node_check_success", node=name) == reached
+        assert of(numbers, "vpnfleet_node_drift", node=name) == (1 if name == NODE else None)
+        for kind, count in found.items():
+            issues = of(numbers, "vpnfleet_node_drift_issues", node=name, kind=kind)
+            assert issues == (count if name == NODE else None)
 
 
 def test_runs_and_nodes_are_counted_by_whoever_sees_them(edge: Edge) -> None:

@@ -39,6 +39,7 @@ from tests.unit.plugins.plugin_utils.registry import conftest as registry_fixtur
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import nothing
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 controller = registry_fixtures.controller
@@ -61,6 +62,7 @@ class Plays:
 
     controller: Controller
     instead: Instead = as_ever
+    at: Callable[[str], None] = nothing  # told where a run is
     runs: list[Run] = field(default_factory=list)
     at_work: Counter[tuple[str, str]] = field(default_factory=Counter)
     overlaps: list[tuple[str, str]] = field(default_factory=list)
@@ -89,6 +91,7 @@ class Plays:
     def play(self, run: Run) -> dict[str, Any]:
         """To its end, on a controller of its own."""
         mine = with_drift(Controller(self.controller.registry, self.controller.fleet))
+        mine.at = self.at
         return mine.play(run.playbook, check=run.check, operations=list(run.operations))
 
     def close(self) -> None:
@@ -538,6 +541,53 @@ def test_a_look_is_tried_three_times(executor: Plays) -> None:
         until(all_ended(registry, [number], "failed"), 15)
     assert len(executor.runs) == 3
     assert row(registry, number).error == "no ansible-runner"
+
+
+@pytest.mark.parametrize("asked", [{"node": NL}, {}])
+def test_looks_at_once_make_one_run(executor: Plays, asked: dict[str, str]) -> None:
+    """Those that come while the run starts are taken in; those that come while it reads share the next one."""
+    registry, ids, later = executor.controller.registry, [], []
+
+    def instead(_run: Run, _cancelled: threading.Event) -> Ended | None:
+        if len(executor.runs) == 1:
+            ids.extend(submit(registry, "drift", **asked) for _ in range(9))
+        return None
+
+    def at(point: str) -> None:
+        if point.startswith("before nl1") and not later:
+            later.extend(submit(registry, "drift", **asked) for _ in range(5))
+
+    executor.instead = instead
+    executor.at = at
+    ids.append(submit(registry, "drift", **asked))
+    with working(executor):
+        until(lambda: len(ids) == 10 and all_ended(registry, ids)())
+        until(lambda: len(later) == 5 and all_ended(registry, later)())
+    assert len(executor.runs) == 2
+    assert len({json.dumps(row(registry, number).result) for number in ids}) == 1
+    assert row(registry, later[0]).result != row(registry, ids[0]).result
+
+
+def test_one_of_many_that_look_goes_and_the_others_are_answered(executor: Plays) -> None:
+    registry, begun = executor.controller.registry, threading.Event()
+    go_on = threading.Event()
+
+    def instead(_run: Run, cancelled: threading.Event) -> Ended | None:
+        begun.set()
+        assert go_on.wait(30)
+        return Ended("canceled") if cancelled.is_set() else None
+
+    executor.instead = instead
+    ids = [submit(registry, "drift", node=NL) for _ in range(3)]
+    with working(executor) as worker:
+        assert begun.wait(30)
+        with registry.write() as session:
+            queue.cancel(session, session.get_one(Operation, ids[0]), "api:ops")
+        worker.wake()
+        until(all_ended(registry, ids[:1], "canceled"))
+        go_on.set()
+        until(all_ended(registry, ids[1:]))
+    assert len(executor.runs) == 1
 
 
 def test_a_plan_is_played_in_check_mode(executor: Plays) -> None:

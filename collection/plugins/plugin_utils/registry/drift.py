@@ -13,6 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    checks,
+    looks,
     node_operations,
     stages,
     teardown,
@@ -21,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.alloca
     addresses_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
+    on_node,
     peers_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -86,7 +89,7 @@ def wanted(session: Session, node: Node) -> Wanted:
 def _present(instance: Instance, node: Node, peers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "interface": instance.interface,
-        "peers": peers,
+        "peers": on_node(instance, node, peers),
         "public_key": instance.public_key,
         "listen_port": instance.listen_port,
         "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
@@ -110,17 +113,36 @@ def report(node_id: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     return fitted
 
 
-def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
-    """Nothing but the report comes of a look."""
+def settle(
+    session: Session,
+    operation: Operation,
+    stage: str,  # noqa: ARG001
+    node: Node,
+    outcome: stages.Outcome,
+) -> None:
+    """Keep how it ended, and tell those who wait for this node alone."""
+    found = (operation.progress or {}).get("report")
+    checks.note(session, operation, node, outcome, None if found is None else found["summary"])
+    if operation.request.get("several"):
+        looks.answer(session, operation, _result(node, operation, found))
 
 
 def result(session: Session, operation: Operation) -> Result:
     """What to tell of a look at a node."""
-    node = session.get_one(Node, operation.node_id)
+    return _result(session.get_one(Node, operation.node_id), operation, take_report(operation))
+
+
+def _result(node: Node, operation: Operation, found: dict[str, Any] | None) -> Result:
     details: dict[str, Any] = {"node": node.name, "node_id": node.id}
-    found = take_report(operation)
     left = stages.troubles(operation)
     if found is None or left:
+        details["reachable"] = stages.UNREACHABLE not in stages.states(operation)
+        # As in the contract's examples, in UTC.
+        details["last_seen"] = node.last_seen.strftime("%Y-%m-%dT%H:%M:%S") if node.last_seen else None
+        if not details["reachable"]:
+            left.append(
+                f"it was last seen at {details['last_seen']} UTC" if node.last_seen else "it was never seen"
+            )
         return error(f"Drift detection failed: {'; '.join(left) or node.name}", **details)
     numbers = found["summary"]
     message = f"Drift detection completed for {node.name}: "
@@ -154,16 +176,18 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
 
 
 def fleet(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report on many nodes in the contract's shape. A node that could not be read has an `error`, and nothing is
-    said of its drift."""
+    """The report on many nodes in the contract's shape, and which of them could be reached. A node that could not be
+    read has an `error`, and nothing is said of its drift."""
     nodes = {
-        one["node_id"]: one["data"]
+        one["node_id"]: {**one["data"], "reachable": True}
         if "data" in one
         else {
             "has_drift": None,
             **{name: [] for name in LISTS},
             "summary": {"total_issues": 0},
             "node_id": one["node_id"],
+            "reachable": one["reachable"],
+            "last_seen": one["last_seen"],
             "error": one["message"],
         }
         for one in results
@@ -174,6 +198,7 @@ def fleet(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "total_nodes": len(nodes),
             "nodes_with_drift": sum(bool(found["has_drift"]) for found in nodes.values()),
             "total_issues": sum(found["summary"]["total_issues"] for found in nodes.values()),
+            "unreachable_nodes": sum(not found["reachable"] for found in nodes.values()),
         },
     }
 

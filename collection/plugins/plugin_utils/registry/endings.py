@@ -28,17 +28,7 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
     audited again while each try ends alike."""
     before = operation.result or {}
     alike = before.get("pending") and before.get("message") == ended.message
-    operation.result = {
-        "operation_id": operation.id,
-        "operation": operation.kind,
-        "instance": operation.instance_name,
-        "status": ended.status,
-        "code": ended.code,
-        "changed": stages.changed(operation),
-        "pending": ended.state == "pending",
-        "message": ended.message,
-        **ended.details,
-    }
+    operation.result = told(operation, ended)
     operation.state = ended.state
     operation.error = ended.message if ended.status == "error" else None
     operation.owner = operation.lease_until = None
@@ -52,6 +42,21 @@ def end(session: Session, operation: Operation, ended: Result, actor: str) -> di
     if ended.state != "pending" or not alike:
         audit(session, operation, ended.status, actor, {"message": ended.message, "code": ended.code})
     return operation.result
+
+
+def told(operation: Operation, ended: Result) -> dict[str, Any]:
+    """A result as it is published, and kept in its row."""
+    return {
+        "operation_id": operation.id,
+        "operation": operation.kind,
+        "instance": operation.instance_name,
+        "status": ended.status,
+        "code": ended.code,
+        "changed": stages.changed(operation),
+        "pending": ended.state == "pending",
+        "message": ended.message,
+        **ended.details,
+    }
 
 
 def retry_after(attempts: int) -> timedelta:

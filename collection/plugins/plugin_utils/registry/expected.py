@@ -61,7 +61,7 @@ def expected(session: Session, ids: Sequence[str]) -> dict[str, list[Expected]]:
         items = {
             name: Expected(
                 name,
-                peers[one.id],
+                _on_node(peers[one.id], effective(one, node).peer_keepalive),
                 labels[one.id],
                 listen_port=one.listen_port,
                 public_key=one.public_key,
@@ -84,6 +84,16 @@ def expected(session: Session, ids: Sequence[str]) -> dict[str, list[Expected]]:
             items[name] = _other(name, "any")
         found[node.id] = list(items.values())
     return found
+
+
+def _on_node(peers: dict[str, WireGuardPeer], keepalive: int) -> dict[str, WireGuardPeer]:
+    """Those without a keepalive of their own have the instance's or the node's."""
+    if not keepalive:
+        return peers
+    return {
+        key: peer if peer.persistent_keepalive else peer._replace(persistent_keepalive=keepalive)
+        for key, peer in peers.items()
+    }
 
 
 def _other(interface: str, state: str) -> Expected:

@@ -79,6 +79,18 @@ def peers_of(session: Session, ids: Sequence[int]) -> dict[int, list[dict[str, A
     return found
 
 
+def on_node(instance: Instance, node: Node, peers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The peers of an instance as `node` is to run them: those without a keepalive of their own have the instance's or
+    the node's."""
+    keepalive = effective(instance, node).peer_keepalive
+    if not keepalive:
+        return list(peers)
+    return [
+        peer if peer["persistent_keepalive"] else {**peer, "persistent_keepalive": keepalive}
+        for peer in peers
+    ]
+
+
 def present(
     instance: Instance, node: Node, listen_port: int, peers: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -90,7 +102,8 @@ def present(
         "private_key": instance.private_key,
         "listen_port": listen_port,
         "addresses": list(addresses_of(instance.subnet, instance.subnet6)),
-        "peers": list(peers),
+        "peers": on_node(instance, node, peers),
+        "fwmark": 0,  # the registry knows of none
     }
     if settings.mtu is not None:
         wanted["mtu"] = settings.mtu
@@ -105,6 +118,17 @@ def disconnected(instance: Instance) -> dict[str, Any]:
     if not instance.arrived:
         wanted["public_key"] = instance.public_key
     return wanted
+
+
+def of_devices(instance: Instance, node: Node) -> dict[str, Any]:
+    """What the configuration of an instance's devices on `node` has besides keys and addresses."""
+    settings = effective(instance, node)
+    return {
+        "dns": settings.dns,
+        "mtu": settings.mtu,
+        "keepalive": settings.keepalive,
+        "endpoint_allowed_ip": settings.endpoint_allowed_ip,
+    }
 
 
 def endpoint(instance: Instance, node: Node) -> str:

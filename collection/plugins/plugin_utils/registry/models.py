@@ -101,6 +101,10 @@ class Node(Base):
     ansible_user: Mapped[str | None] = mapped_column(String(64))
     ansible_python_interpreter: Mapped[str | None] = mapped_column(String(255))
     agent_url: Mapped[str | None] = mapped_column(String(255))
+    # What requests to its agent are signed with; the one that is to take its place; what it shows in TLS, in PEM.
+    agent_secret: Mapped[str | None] = mapped_column(Encrypted, deferred=True)
+    agent_secret_next: Mapped[str | None] = mapped_column(Encrypted, deferred=True)
+    agent_certificate: Mapped[str | None] = mapped_column(Text, deferred=True)
     endpoint: Mapped[str | None] = mapped_column(String(261))  # host or host:port, as devices reach it
     wg_interface: Mapped[str] = mapped_column(String(15), default="wg0")
     ip_pool_cidr: Mapped[str] = mapped_column(String(18))  # the instances' IPv4 subnets come out of it
@@ -360,6 +364,36 @@ class OperationEvent(Base):
     at: Mapped[datetime] = mapped_column(default=now, index=True)
     event: Mapped[str] = mapped_column(String(16))
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class NodeCheck(Base):
+    """One finished look at a node, or one reconcile of it. Of each node, the last ones are kept: see `checks`.
+
+    ok: it was read; unreachable: it could not be reached; failed: it was reached, and could not be read, or how it went
+    is not known. The numbers say what differed, after a reconcile what is left; they are None when that is not known.
+    """
+
+    __tablename__ = "node_check"
+    __table_args__ = (
+        CheckConstraint("state IN ('ok', 'unreachable', 'failed')", name="state"),
+        Index(
+            "ix_node_check_node_id_id", "node_id", "id"
+        ),  # the last one of a node, and those before the last N
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)  # grows: the order in which they ended
+    node_id: Mapped[str] = mapped_column(ForeignKey("node.id", ondelete="CASCADE"))
+    operation_id: Mapped[str | None] = mapped_column(String(36))  # it may be forgotten before this row is
+    kind: Mapped[str] = mapped_column(String(16))  # drift or reconcile
+    at: Mapped[datetime] = mapped_column(default=now)
+    state: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str | None] = mapped_column(Text)
+    has_drift: Mapped[bool | None]
+    missing_count: Mapped[int | None]
+    mismatched_count: Mapped[int | None]
+    unknown_count: Mapped[int | None]
+    interface_count: Mapped[int | None]
+    milliseconds: Mapped[int | None]  # from when its run took it up
 
 
 class Teardown(Base):

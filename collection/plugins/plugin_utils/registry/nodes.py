@@ -55,9 +55,12 @@ _LETTERS = (
 COUNTRY = rf"[{_LETTERS}](?:[{_LETTERS} .,'()-]*[{_LETTERS}.)])?"
 _COUNTRY = re.compile(COUNTRY)
 _PLACE = re.compile(r"(?:(?P<host>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
-_URL = re.compile(r"https?://(?P<place>[^/]+)(?:/[A-Za-z0-9._~/-]*)?")
+_URL = re.compile(r"https?://(?P<place>[^/]+)/?")
 _MOST_NAMED = 5  # instances in a message
 _POOLS = ("ip_pool_cidr", "ip6_pool_cidr")  # they have no default: null is as if it were not there
+
+# The overrides that are in effect on the node itself, and what an instance may say instead.
+_ON_NODE = (("override_mtu", Instance.mtu), ("override_keepalive", Instance.keepalive))
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,9 @@ def _apply(session: Session, node: Node | None, wanted: _Wanted) -> Change | Non
             _require_inside(session, node, pool, changed[pool], subnet)
     for name, value in changed.items():
         setattr(node, name, value)
-    if "override_mtu" in changed:
-        _apply_again(session, node)
+    for name, own in _ON_NODE:
+        if name in changed:
+            _apply_again(session, node, own)
     return Change(node.name, UPDATED, before, described(node))
 
 
@@ -281,12 +285,10 @@ def _require_inside(session: Session, node: Node, field: str, pool: str, column:
         )
 
 
-def _apply_again(session: Session, node: Node) -> None:
-    """The interfaces of instances without an MTU of their own have the node's: what is there is not what is wanted."""
+def _apply_again(session: Session, node: Node, own: Any) -> None:
+    """The interfaces of instances that say nothing themselves have the node's: what is there is not what is wanted."""
     for instance in session.scalars(
-        select(Instance).where(
-            Instance.node_id == node.id, Instance.mtu.is_(None), Instance.state == "present"
-        )
+        select(Instance).where(Instance.node_id == node.id, own.is_(None), Instance.state == "present")
     ):
         instance.applied = False
 
@@ -353,7 +355,7 @@ def _check_url(value: object, field: str) -> str | None:
         return None
     parts = _URL.fullmatch(text)
     if parts is None or (":" in parts["place"] and is_address(parts["place"])):
-        raise Invalid(field, f"{shown(text)} is not of the form https://host:port/path")
+        raise Invalid(field, f"{shown(text)} is not of the form https://host:port")
     _check_endpoint(parts["place"], field)
     return text
 

@@ -30,6 +30,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     CHUNK,
     endpoint,
     load_instances,
+    of_devices,
     peers_of,
     present,
 )
@@ -64,9 +65,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.result
     error,
     still_to_take_down,
     success,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
-    effective,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
     Job,
@@ -151,7 +149,6 @@ def result(session: Session, operation: Operation) -> Result:
     node = instance.node
     peers = peers_of(session, [instance.id])[instance.id]
     added = set((operation.progress or {}).get("peers_added", []))
-    settings = effective(instance, node)
     details: dict[str, Any] = {
         "instance_id": instance.id,
         "interface": instance.interface,
@@ -160,10 +157,7 @@ def result(session: Session, operation: Operation) -> Result:
         "listen_port": instance.listen_port,
         "public_key": instance.public_key,
         "addresses": list(allocation.addresses_of(instance.subnet, instance.subnet6)),
-        "dns": settings.dns,
-        "mtu": settings.mtu,
-        "keepalive": settings.keepalive,
-        "endpoint_allowed_ip": settings.endpoint_allowed_ip,
+        **of_devices(instance, node),
         "peers_count": len(peers),
         "peers": [
             {

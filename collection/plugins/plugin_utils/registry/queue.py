@@ -12,7 +12,8 @@ Operations on an instance keep their order. What had its try and is to be tried 
 supersedes it.
 
 A look asks for what a run publishes (check mode, or the drift of nodes) and changes nothing; its row has neither
-instance nor node. No run takes it up; whoever submitted it has it run, and ends it.
+instance nor node. No run takes it up; whoever submitted it has it run, and ends it. Those at drift are shared: see
+`looks`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sqlalchemy.orm import Session, defer
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
     endings,
+    looks,
     operations,
     owner,
     results,
@@ -80,8 +82,8 @@ class Batch:
 
     @property
     def place(self) -> tuple[str, str | None]:
-        """Batches of one place are carried out one after the other; a look is a place of its own."""
-        return (self.kind, self.ids[0] if self.look else self.node)
+        """Batches of one place are carried out one after the other; a plan is a place of its own."""
+        return (self.kind, self.ids[0] if self.check else self.node)
 
 
 def submit(
@@ -197,6 +199,8 @@ def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any]
         for operation in rows_of_place:
             if operation.state == "pending":
                 operation.owner, operation.lease_until = worker, moment + lease
+                if is_look(operation):
+                    operation.run_id = None  # of a run that is dead
             else:
                 # Whoever held it is dead, and is to stay so in everybody's eyes, also when this worker tells by
                 # `extend` that what it has claimed is held.
@@ -206,7 +210,7 @@ def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any]
     return [
         Batch(
             kind=kind,
-            node=None if is_look(together[0]) else node,
+            node=None if together[0].request.get("check") else node,
             ids=tuple(operation.id for operation in together),
             look=is_look(together[0]),
             check=bool(together[0].request.get("check")),
@@ -219,9 +223,10 @@ def claim(session: Session, worker: str, lease: timedelta, places: Iterable[Any]
 def extend(session: Session, lease: timedelta, ids: Sequence[str]) -> None:
     """Tell that whoever holds these operations is alive."""
     until = now() + lease
+    held = [*ids, *looks.joined(session, ids)]
     session.execute(
         update(Operation)
-        .where(Operation.id.in_(ids), Operation.state.in_(UNFINISHED), Operation.owner.is_not(None))
+        .where(Operation.id.in_(held), Operation.state.in_(UNFINISHED), Operation.owner.is_not(None))
         .values(lease_until=until)
     )
 
@@ -246,25 +251,12 @@ def release(session: Session, worker: str, ids: Sequence[str], pause: timedelta)
 
 def give_back(session: Session, worker: str, but: Sequence[str]) -> None:
     """Give back what a worker has claimed without knowing: the registry went away while it was told."""
+    held = [*but, *looks.joined(session, but)]
     session.execute(
         update(Operation)
-        .where(Operation.owner == worker, Operation.state == "pending", Operation.id.not_in(but))
+        .where(Operation.owner == worker, Operation.state == "pending", Operation.id.not_in(held))
         .values(owner=None, lease_until=None)
     )
-
-
-def end_look(session: Session, number: str, published: dict[str, Any] | None, problem: str) -> None:
-    """End a look with what its run has published."""
-    operation = session.get_one(Operation, number)
-    if operation.state not in UNFINISHED:
-        return
-    ended = published or {"status": "error", "code": 500, "message": problem, "operations": []}
-    failed = ended.get("status") == "error"
-    operation.result = ended
-    operation.state = "failed" if failed else "succeeded"
-    operation.error = str(ended.get("message") or problem) if failed else None
-    operation.finished_at = now()
-    operation.owner = operation.lease_until = operation.not_before = None
 
 
 def end_abandoned(session: Session) -> None:
@@ -286,6 +278,8 @@ def cancel(session: Session, operation: Operation, actor: str) -> None:
     if operation.owner is None or not owner.is_alive(operation):
         # Whoever had begun it is no more, or will not try it again: nobody else brings its nodes in order.
         reconcile(session, end_canceled(session, operation, actor), actor)
+    elif operation.kind == "drift" and is_look(operation) and looks.is_shared(session, operation):
+        end_canceled(session, operation, actor)  # its run goes on for the others
     elif operation.cancel_requested_by is None:
         operation.cancel_requested_by = actor
         told = {"message": "whoever is at work on it ends it"}
@@ -354,10 +348,18 @@ def _whose_turn_it_is(session: Session) -> list[tuple[str, tuple[str, str | None
     )
     found: list[tuple[str, tuple[str, str | None]]] = []
     occupied: set[str] = set()
+    looked_at: set[tuple[str, str | None]] = set()
     for row in waiting:
         look = _is_look(row.kind, row.node_id, row.check)
         if row.kind == "drift" and not look:
             continue  # a part of a look; nobody waits for it once its run is dead
+        if look and not row.check:
+            place = (row.kind, row.wanted_node)
+            if row.owner is not None and owner.is_alive(row):
+                looked_at.add(place)
+            elif row.not_before is None or row.not_before <= moment:
+                found.append((row.id, place))
+            continue
         subject = row.instance_name or row.node_id or row.id
         if row.owner is not None and owner.is_alive(row):
             occupied.add(subject)
@@ -370,7 +372,8 @@ def _whose_turn_it_is(session: Session) -> list[tuple[str, tuple[str, str | None
             occupied.add(subject)
             node = row.node if row.node_id is not None else row.wanted_node or row.node
             found.append((row.id, (row.kind, row.id if look else node)))
-    return found
+    # What is looked at already, by whichever worker: those that have come since have the next look together.
+    return [(number, place) for number, place in found if place not in looked_at]
 
 
 def _rows(session: Session, numbers: Sequence[str]) -> list[Operation]:

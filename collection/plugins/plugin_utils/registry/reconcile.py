@@ -18,8 +18,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
+    is_missing,
+    only_peers_differ,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    checks,
     drift,
     endings,
     operations,
@@ -47,6 +51,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.result
     error,
     fit,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.what_is_left import what_is_left
 
 LISTS = ("errors", "instances", "added", "updated", "removed")
 _MISSING, _MISMATCHED, _UNKNOWN = SWITCHES
@@ -113,6 +118,8 @@ def repairs(
         issues.setdefault(issue["interface"], []).append(issue)
     all_known = len(answer["interface_issues"]) == answer["summary"]["interface_count"]
     allowed = switches(operation)
+    kinds = ((_MISSING, "missing_peers"), (_MISMATCHED, "mismatched_peers"), (_UNKNOWN, "unknown_peers"))
+    mended = {entry["interface"] for switch, kind in kinds if allowed[switch] for entry in answer[kind]}
     to_do, with_peers, with_issues, found = [], [], set(), []
     for instance in session.scalars(
         select(Instance).where(Instance.node_id == node.id).order_by(Instance.id)
@@ -126,9 +133,9 @@ def repairs(
                     Repair(instance.interface, instance.name, disconnected(instance), instance_id=instance.id)
                 )
             continue
-        to_mend = any(_allows(allowed, issue) for issue in mine)
+        to_mend = any(_allows(allowed, issue, instance.interface in mended) for issue in mine)
         if to_mend or (not instance.applied and (allowed[_MISSING] or allowed[_MISMATCHED])):
-            missing = any(_is_missing(issue) for issue in mine)
+            missing = any(is_missing(issue) for issue in mine)
             if missing and not allowed[_MISSING]:
                 continue
             to_do.append(instance.id)
@@ -164,6 +171,9 @@ def settle_repairs(
             if instance is not None and instance.node_id == node.id:
                 instance.applied = True
                 instance.arrived = instance.arrived or instance.state == "present"
+    set_up = {name: repair for repair in planned if done[name := repair.interface].state == stages.DONE}
+    with_peers = [name for name, repair in set_up.items() if repair.with_peers]
+    stages.note(operation, left=what_is_left(answer, switches(operation), set_up, with_peers))
     session.flush()
     _end_others(session, operation, node, {repair.name for repair in planned})
 
@@ -180,7 +190,7 @@ def report(
     # That an interface is not there is no error any more, or none that was to be mended.
     again = {repair.interface for repair in planned if repair.with_peers}
     if not switches(operation)[_MISSING]:
-        again |= {issue["interface"] for issue in answer["interface_issues"] if _is_missing(issue)}
+        again |= {issue["interface"] for issue in answer["interface_issues"] if is_missing(issue)}
     errors = [one for one in peers["errors"] if one["peer"] or one["interface"] not in again]
     numbers = {name: peers.get(f"{name}_count", len(peers[name])) for name in ("added", "updated", "removed")}
     numbers["errors"] = peers.get("errors_count", len(peers["errors"])) - len(peers["errors"]) + len(errors)
@@ -226,8 +236,15 @@ def report(
     return fitted
 
 
-def settle(session: Session, operation: Operation, stage: str, node: Node, outcome: stages.Outcome) -> None:
-    """All is noted by settle_repairs."""
+def settle(
+    session: Session,
+    operation: Operation,
+    stage: str,  # noqa: ARG001
+    node: Node,
+    outcome: stages.Outcome,
+) -> None:
+    """Keep how it ended. All else is noted by settle_repairs."""
+    checks.note(session, operation, node, outcome, (operation.progress or {}).get("left"))
 
 
 def result(session: Session, operation: Operation) -> Result:
@@ -265,15 +282,12 @@ def _message(found: Mapping[str, Any], allowed: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"{numbers['errors_count']} errors"])
 
 
-def _is_missing(issue: Mapping[str, Any]) -> bool:
-    return (issue["field"], issue["actual"]) == ("interface", "missing")
-
-
-def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any]) -> bool:
-    """Whether an issue is one to be mended by wg_instance, as the switches are."""
-    if issue["field"] == "file" and only_peers_differ(issue["actual"]):
-        return False  # wg_drift has written the file anew
-    return bool(allowed[_MISSING if issue["actual"] == "missing" else _MISMATCHED])
+def _allows(allowed: Mapping[str, Any], issue: Mapping[str, Any], peers_mended: bool) -> bool:
+    """Whether an issue is one to be mended by wg_instance, as the switches are. `peers_mended`: by wg_drift."""
+    if peers_mended and issue["field"] == "file" and only_peers_differ(issue["actual"]):
+        return False  # wg_drift has written the file anew, and what it did to the peers tells of that
+    missing = is_missing(issue) or issue["actual"] == "missing"
+    return bool(allowed[_MISSING if missing else _MISMATCHED])
 
 
 def _present(

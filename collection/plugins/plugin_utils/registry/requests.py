@@ -10,7 +10,10 @@ is refused before anything runs.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import integer
@@ -28,7 +31,17 @@ SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unk
 _PROVISION_FIELDS = ("instance", "peers", "node", "prefix_length")
 # Python refuses to write out much larger numbers.
 _LARGEST = 2**63
+_LONGEST_PATH = 4000
 _PEER_FIELDS = ("name", "public_key", "preshared_key", "allowed_ips", "persistent_keepalive")
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How a look tells what it has found: in a report in this folder, if one is wanted; and whether drift is a
+    failure."""
+
+    folder: Path | None = None
+    fail_on_drift: bool = False
 
 
 def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -41,6 +54,8 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
         ("node", _node_request) if kind in ("drift", "reconcile") else ("instance", _instance_request)
     )
     several, single = _parsed(variables.get(f"{what}s")), variables.get(what)
+    if kind == "drift":
+        _require_folder(read_reporting(variables).folder)
     if kind == "drift" and several is None and single is None:
         return [{"node": None, **_look(kind, variables)}]
     if (several is None) == (single is None):
@@ -56,6 +71,29 @@ def read_requests(kind: str, variables: Mapping[str, Any]) -> list[dict[str, Any
             raise Invalid(f"{what}s", f"{request[what]} is there twice")
         seen.add(request[what])
     return requests
+
+
+def read_reporting(variables: Mapping[str, Any]) -> Reporting:
+    """What is asked of the report of a look. A path is taken from where the playbook was started. Raises Invalid."""
+    fail_on_drift = _boolean(variables.get("fail_on_drift", False), "fail_on_drift")
+    given = variables.get("report_dir")
+    if given is None:
+        return Reporting(None, fail_on_drift)
+    text = _text(given, "report_dir")
+    if not text or not text.isprintable() or len(text) > _LONGEST_PATH:
+        raise Invalid("report_dir", "is not the path of a folder")
+    if "{{" in text or "{%" in text:
+        raise Invalid("report_dir", f"{shown(text)} looks like a template, and none is evaluated here")
+    try:
+        return Reporting(Path.cwd() / Path(text).expanduser(), fail_on_drift)
+    except RuntimeError:
+        raise Invalid("report_dir", f"{shown(text)} begins with the home of nobody") from None
+
+
+def _require_folder(path: Path | None) -> None:
+    """Whether it can be made or written is seen when it is: what is plainly wrong, before anything runs."""
+    if path is not None and os.path.lexists(path) and not path.is_dir():
+        raise Invalid("report_dir", f"{shown(str(path))} is not a folder")
 
 
 def sealed(request: dict[str, Any]) -> dict[str, Any]:

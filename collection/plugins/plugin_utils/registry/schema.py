@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NoSchema
 
 #: The revision that this code works with: the newest in migrations/versions.
-HEAD = "0002"
+HEAD = "0004"
 MIGRATIONS = Path(__file__).with_name("migrations")
 # Two runs that find an old schema at the same moment upgrade it once.
 _UPGRADERS = 0x76706E67

@@ -21,6 +21,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 
 VARIABLE = "VPNFLEET_ENCRYPTION_KEY"
 
+# Where there is no instance yet, that of any agent.
+_NEWEST = (
+    "SELECT coalesce((SELECT private_key FROM instance ORDER BY id DESC LIMIT 1), "
+    "(SELECT coalesce(agent_secret, agent_secret_next) FROM node "
+    "WHERE coalesce(agent_secret, agent_secret_next) IS NOT NULL LIMIT 1))"
+)
+
 _keys: Sequence[str] = ()
 _cipher: MultiFernet | None = None
 
@@ -114,9 +121,7 @@ def renewed(token: str) -> str | None:
 def prove(connection: Connection) -> None:
     """Make sure, by the newest secret there is, that the keys are the registry's: with a wrong one, new secrets would
     be written that the right one cannot read. Raises NotUsable."""
-    token = connection.execute(
-        text("SELECT private_key FROM instance ORDER BY id DESC LIMIT 1")
-    ).scalar_one_or_none()
+    token = connection.execute(text(_NEWEST)).scalar()
     if token is None:
         return
     try:

@@ -49,13 +49,16 @@ _POOL6 = tuple(IPNetwork(text) for text in ("fc00::/7", "2000::/3"))
 @dataclass(frozen=True)
 class Settings:
     """What holds for an instance on a node. `keepalive` is in seconds, `dns` and `endpoint_allowed_ip` are lists with
-    commas; all but the port go into the devices' configuration, `mtu` into the node's too."""
+    commas; all but the port go into the devices' configuration, `mtu` into the node's too. `peer_keepalive` is the
+    node's towards the devices that say nothing themselves: 0, none, unless instance or node says otherwise, for the
+    default is that devices keep the way open."""
 
     listen_port_base: int
     dns: str | None
     mtu: int | None
     keepalive: int
     endpoint_allowed_ip: str
+    peer_keepalive: int = 0
 
 
 DEFAULTS = Settings(
@@ -74,6 +77,7 @@ def effective(instance: Instance | None, node: Node) -> Settings:
         endpoint_allowed_ip=_first(
             own.endpoint_allowed_ip, node.override_endpoint_allowed_ip, DEFAULTS.endpoint_allowed_ip
         ),
+        peer_keepalive=_first(own.keepalive, node.override_keepalive, DEFAULTS.peer_keepalive),
     )
 
 

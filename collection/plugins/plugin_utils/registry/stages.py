@@ -83,6 +83,11 @@ def outcomes(operation: Operation, stage: str | None = None) -> dict[str, dict[s
     return {f"{name} {node}": found for name, nodes in stages.items() for node, found in nodes.items()}
 
 
+def states(operation: Operation) -> set[str]:
+    """How it went, wherever the operation has or had something to do."""
+    return {found["state"] for found in outcomes(operation).values()}
+
+
 def nodes(operation: Operation, stage: str) -> list[str]:
     """The names of the nodes of a stage."""
     return [found["node"] for found in outcomes(operation, stage).values()]

@@ -28,6 +28,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     disconnected,
     endpoint,
     load_instances,
+    of_devices,
     peers_of,
     present,
 )
@@ -184,7 +185,13 @@ def result(session: Session, operation: Operation) -> Result:
         if teardown.find(session, target.id, instance.interface) is not None:
             message += f"; what may have come up on {target.name} is taken down by its next reconcile"
         return error(message, node=instance.node.name, **details)
-    details.update(node=target.name, endpoint=endpoint(instance, target), listen_port=instance.listen_port)
+    # With another node, devices may get other settings, too.
+    details.update(
+        node=target.name,
+        endpoint=endpoint(instance, target),
+        listen_port=instance.listen_port,
+        **of_devices(instance, target),
+    )
     if not _arrived(operation):
         return error(
             f"{instance.name} is on {target.name} already, but not as it should be: {'; '.join(left)}. The next "

@@ -15,6 +15,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses impor
     first_overlap,
     network,
     outermost,
+    outside,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from tests.unit.plugins.module_utils.generated import near_networks, networks, normal_networks
@@ -113,6 +114,12 @@ def test_network_is_what_ipaddress_says(text: str) -> None:
 @given(near_networks, near_networks)
 def test_covered_is_subnet_of(inner: str, outer: str) -> None:
     assert covered(network(inner), network(outer)) is within(inner, outer)
+
+
+@given(near_lists, near_lists)
+def test_outside_is_what_nothing_covers(texts: list[str], subnets: list[str]) -> None:
+    known = [network(subnet) for subnet in subnets]
+    assert outside(texts, known) == [text for text in texts if not any(within(text, one) for one in subnets)]
 
 
 @given(st.lists(st.tuples(near_networks | normal_networks, st.sampled_from("ABC")), max_size=12))

@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, converge, lock
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     CommandFailed,
     InvalidInput,
@@ -52,9 +53,16 @@ class Fleet:
         self.for_good = False
         self.ports: dict[str, int] = {}
         self.taken: set[int] = set()
+        self.cut_short: set[str] = set()  # whose dump lacks peers
+        self.read_twice: list[str] = []
 
     def has(self, name: str, state: InterfaceState) -> None:
         self.nodes[name] = SimulatedNode(state)
+
+    def require_whole(self, devices: dict[str, Device]) -> None:
+        self.read_twice += devices
+        if self.cut_short & devices.keys():
+            raise IncompleteDump("wg show peers names others")
 
     def apply(self, step: Step, name: str, _path: str, _wanted: object) -> None:
         self.applied.append((name, step))
@@ -81,6 +89,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
         converge, "interface_state", lambda _node, name, _path, _unit, _known=None: made.nodes[name].state()
     )
     monkeypatch.setattr(converge, "apply_step", made.apply)
+    monkeypatch.setattr(converge, "require_whole", made.require_whole)
     monkeypatch.setattr(converge, "public_key_of", public_key_of)
     monkeypatch.setattr(converge, "new_private_key", lambda: private_key(9))
     monkeypatch.setattr(converge, "choose_port", lambda: 45678)
@@ -400,3 +409,36 @@ def test_a_run_on_a_node_without_wireguard_does_not_begin(
     with pytest.raises(WireGuardError, match=r"^wg is not on this node: install wireguard-tools"):
         converge.converge([Desired("wg0", private_key=private_key(1), config_dir=str(tmp_path / "etc"))])
     assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_nothing_that_stays_as_it_is_found_is_taken_from_half_a_dump(fleet: Fleet, check_mode: bool) -> None:
+    for name in ("wg0", "wg1", "wg2", "wg3", "wg4"):
+        fleet.has(name, running(by_key(peer(1), peer(2))))
+    fleet.cut_short = {"wg0", "wg1", "wg2", "wg3", "wg4"}
+    before = {name: node.now for name, node in fleet.nodes.items()}
+    wanted = [
+        Desired("wg0", mtu=1300),
+        Desired("wg1", peers=by_key(peer(3)), purge_peers=False),
+        # Whose peers are all told, or are to be gone, and who has nothing to do, need no second look.
+        Desired("wg2", peers=by_key(peer(1), peer(2)), mtu=1300),
+        Desired("wg3", state="absent"),
+        Desired("wg4"),
+    ]
+    outcomes = {one.desired.name: one for one in converge.converge(wanted, check_mode)}
+    assert [name for name, one in outcomes.items() if one.error] == ["wg0", "wg1"]
+    assert fleet.read_twice == ["wg0", "wg1"]
+    assert {fleet.nodes[name].now == before[name] for name in ("wg0", "wg1")} == {True}
+    assert not [name for name, _step in fleet.applied if name in ("wg0", "wg1")]
+
+
+def test_what_is_worked_out_from_half_a_dump_is_refused(fleet: Fleet) -> None:
+    fleet.has("wg0", running(by_key(peer(1), peer(2))))
+    fleet.cut_short = {"wg0"}
+
+    def edit(desired: Desired, _actual: InterfaceState) -> Desired:
+        return dataclasses.replace(desired, peers=by_key(peer(1)), max_removals=1)
+
+    (outcome,) = converge.converge([Desired("wg0")], False, edit)
+    assert outcome.error == "wg show peers names others"
+    assert fleet.applied == []

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     ENTRIES,
     Expected,
@@ -16,7 +17,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     compare,
     file_difference,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
@@ -56,6 +58,8 @@ def stand_in(
 ) -> None:
     """Let the module find these interfaces on the node. What was not asked for is not read."""
     monkeypatch.setattr(drift, "read_node", lambda _names: node or Node())
+    monkeypatch.setattr(traces, "traces", lambda _folder: {})
+    monkeypatch.setattr(drift, "require_whole", lambda _devices, _source=None: None)
     monkeypatch.setattr(
         drift, "states_of", lambda _node, wanted: {one.name: states[one.name] for one in wanted}
     )
@@ -252,6 +256,39 @@ def test_issues_of_the_interface(there: InterfaceState, issues: list[tuple[str, 
     ]
 
 
+def routed(*lost: str, **fields: Any) -> InterfaceState:
+    """With two networks that need a route, but for those that are lost, and one within the interface's own subnet."""
+    peers = by_key(peer(1, "10.0.0.2/32", "10.7.0.0/16"), peer(2, "fd07::/64"))
+    there = running(peers, table="auto", addresses=("10.0.0.1/24",))
+    routes = frozenset(route for route in there.routes if route.network not in lost)
+    return dataclasses.replace(there, routes=routes, **fields)
+
+
+@pytest.mark.parametrize(
+    ("there", "peers", "issues"),
+    [
+        (routed(), None, []),
+        (routed("10.7.0.0/16"), None, [("routes", "one to each network", "1 missing")]),
+        (routed("10.7.0.0/16", "fd07::/64"), None, [("routes", "one to each network", "2 missing")]),
+        # Of a peer that should not be there, or is not as it should be, it goes without saying.
+        (routed("10.7.0.0/16", "fd07::/64"), {}, []),
+        (routed("10.7.0.0/16", "fd07::/64"), by_key(peer(1, "10.0.0.2/32"), peer(2, "fd07::/64")),
+         [("routes", "one to each network", "1 missing")]),
+        # An interface that is down has lost them all.
+        (routed("10.7.0.0/16", link=Link(False, 1420, frozenset({"10.0.0.1/24"}))), None,
+         [("interface", "up", "down")]),
+        (dataclasses.replace(routed(), file_is_private=False), None,
+         [("file mode", "0600", "readable by others")]),
+    ],
+)  # fmt: skip
+def test_routes_and_the_files_mode(
+    there: InterfaceState, peers: dict[str, Peer] | None, issues: list[tuple[str, Any, Any]]
+) -> None:
+    should = there.device.peers if peers is None and there.device else peers or {}
+    found = compare(Expected("wg0", should, {}), there)["interface_issues"]
+    assert [(one["field"], one["expected"], one["actual"]) for one in found] == issues
+
+
 LINK: Link = HEALTHY.link  # type: ignore[assignment]
 
 
@@ -315,7 +352,11 @@ def test_what_is_left_of_an_interface_that_should_be_gone(there: InterfaceState,
 
 
 def node_with(*names: str, kind: str = "wireguard", up: bool = True) -> Node:
-    return Node(links={name: Link(up, 1420, frozenset()) for name in names}, kinds=dict.fromkeys(names, kind))
+    return Node(
+        links={name: Link(up, 1420, frozenset()) for name in names},
+        kinds=dict.fromkeys(names, kind),
+        devices=dict.fromkeys(names, DEVICE) if kind == "wireguard" else {},
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,7 +375,7 @@ def test_instances_that_nobody_asked_for(node: Node, names: list[str]) -> None:
         Expected("wg2", {}, {}, state="absent"),
         Expected("wg3", {}, {}, state="any"),
     ]
-    assert drift.unexpected(node, asked) == [
+    assert drift.unexpected(node, asked, {}) == [
         {"interface": name, "field": "interface", "expected": "absent", "actual": "up"} for name in names
     ]
 
@@ -364,6 +405,68 @@ def test_only_a_complete_list_makes_others_unexpected(monkeypatch: pytest.Monkey
     assert [(one["interface"], one["actual"]) for one in issues] == [("wg2", "up"), ("wg4", "down")]
     assert answer["summary"]["interface_count"] == answer["summary"]["total_issues"] == 2
     assert touched == ["wg1", "wg1"]
+
+
+def test_what_instances_have_left_behind_is_unexpected_too() -> None:
+    left = {
+        "wg1": "file",
+        "wg2": "file",
+        "wg4": "file",
+        "wg5": "enabled at boot",
+        "vpn4": "file",
+        "wg12": "file",
+    }
+    found = drift.unexpected(node_with("wg2", "wg3"), [Expected("wg1", {}, {}, state="absent")], left)
+    assert [(one["interface"], one["expected"], one["actual"]) for one in found] == [
+        ("wg2", "absent", "up"),
+        ("wg3", "absent", "up"),
+        ("wg4", "absent", "file"),
+        ("wg5", "absent", "enabled at boot"),
+        ("wg12", "absent", "file"),
+    ]
+
+
+def test_a_name_that_something_else_bears_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = node_with("wg2")
+    for name in ("wg1", "wg3", "wg4"):
+        node.links[name], node.kinds[name] = Link(True, 1500, frozenset()), "dummy"
+    stand_in(monkeypatch, {"wg2": alive(by_key(peer(1)))}, node)
+    params: dict[str, Any] = {
+        "interfaces": [
+            {"interface": "wg1", "peers": [{"public_key": key(1)}]},
+            {"interface": "wg2", "peers": []},
+            {"interface": "wg3", "state": "absent"},
+            {"interface": "wg4", "state": "any"},
+        ]
+    }
+    answer = drift.run(params, check_mode=False, with_diff=False)
+    issues = answer["interface_issues"]
+    assert [(one["interface"], one["expected"], one["actual"]) for one in issues] == [
+        ("wg1", "up", "not WireGuard's (dummy)"),
+        ("wg3", "absent", "not WireGuard's (dummy)"),
+    ]
+    assert [drift.is_missing(one) for one in issues] == [True, False]
+    assert [one["interface"] for one in answer["unknown_peers"]] == ["wg2"]
+
+
+def test_peers_are_missing_only_when_wg_says_so_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, {"wg2": alive({}), "wg3": alive(by_key(peer(2)))}, node_with("wg2", "wg3"))
+    asked: list[str] = []
+
+    def require_whole(devices: dict[str, Device], _source: object = None) -> None:
+        asked.extend(devices)
+        if devices:
+            raise IncompleteDump("half")
+
+    monkeypatch.setattr(drift, "require_whole", require_whole)
+    well: dict[str, Any] = {"interface": "wg3", "peers": []}
+    assert drift.run({"interfaces": [well]}, False, False)["summary"]["unknown_count"] == 1
+    assert asked == []
+    with pytest.raises(IncompleteDump):
+        drift.run(
+            {"interfaces": [well, {"interface": "wg2", "peers": [{"public_key": key(1)}]}]}, False, False
+        )
+    assert asked == ["wg2"]
 
 
 def test_the_file_is_compared_with_what_runs() -> None:
@@ -478,3 +581,147 @@ def test_a_repair_does_what_its_switches_allow_and_no_more(
     assert len(nets) == len(set(nets))
     for entry in repair.errors:
         assert entry["action"] == ("update" if entry["peer"] in live else "add")
+
+
+# ---- each peer on its own
+
+
+class Wg:
+    """A node with one interface whose wg refuses to touch some peers, or all, and tells why."""
+
+    def __init__(self, live: dict[str, Peer], refuses: set[str], fails: bool = False) -> None:
+        self.live, self.refuses, self.fails = live, refuses, fails
+        self.tries = 0
+
+    def converge(
+        self, wanted: list[drift.Desired], check_mode: bool, edit: Callable[..., drift.Desired | None]
+    ) -> list[drift.Outcome]:
+        del check_mode
+        (desired,) = wanted
+        before = alive(self.live)
+        outcome = drift.Outcome(desired, before, before)
+        self.tries += 1
+        try:
+            edited = edit(desired, before)
+        except Refused as error:
+            outcome.error = str(error)
+            return [outcome]
+        if self.fails:
+            outcome.error = "the disk is full"
+        elif edited is not None:
+            goal = edited.peers or {}
+            changed = {key for key in goal.keys() | self.live.keys() if goal.get(key) != self.live.get(key)}
+            if changed & self.refuses:
+                outcome.error = f"wg refuses {len(changed)}"
+                return [outcome]
+            outcome.wanted = dataclasses.replace(
+                before,
+                device=dataclasses.replace(before.device, peers=goal),  # type: ignore[type-var]
+            )
+            self.live = goal
+        return [outcome]
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, wg: Wg, should: dict[str, Peer]) -> tuple[drift.Repair, Any]:
+    monkeypatch.setattr(drift, "converge", wg.converge)
+    monkeypatch.setattr(drift, "require_whole", lambda _devices, _source=None: None)
+    params = dict.fromkeys(drift.SWITCHES, True)
+    return drift.reconcile(params, [Expected("wg0", should, {})], [drift.Desired("wg0")], False)
+
+
+@pytest.mark.parametrize("culprits", [(1,), (21,), (9,), (1, 2, 3, 20, 21, 22, 23, 9), (1, 9), range(1, 30)])
+def test_each_peer_stands_for_itself(monkeypatch: pytest.MonkeyPatch, culprits: Iterable[int]) -> None:
+    live = by_key(*(peer(number, persistent_keepalive=5) for number in range(1, 6)), peer(9), peer(10))
+    should = by_key(*(peer(number) for number in (*range(1, 6), *range(20, 30))))
+    refused = {key(number) for number in culprits}
+    wg = Wg(live, refused)
+    repair, outcomes = one_by_one(monkeypatch, wg, should)
+    actions = {
+        **{one: "remove" for one in live if one not in should},
+        **{one: "update" if one in live else "add" for one in should},
+    }
+    errors = {entry["peer"]: entry["action"] for entry in repair.errors}
+    assert errors == {one: action for one, action in actions.items() if one in refused}
+    assert {entry["error"] for entry in repair.errors} == {"wg refuses 1"}
+    done = {"add": repair.added, "update": repair.updated, "remove": repair.removed}
+    for kind, keys in done.items():
+        assert sorted(keys) == sorted(
+            one for one, action in actions.items() if action == kind and one not in refused
+        )
+    for one in live.keys() | should.keys():
+        assert wg.live.get(one) == (live if one in refused else should).get(one)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+
+
+def test_networks_pass_from_one_peer_to_another_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is to have them gets them after the other has let go, and where the other cannot, nobody does."""
+    live = by_key(peer(1, "10.0.0.1/32"), peer(2, "10.0.0.2/32"))
+    should = by_key(peer(3, "10.0.0.1/32"), peer(4, "10.0.0.2/32"), peer(5))
+    wg = Wg(live, {key(2), key(5)})
+    repair, _outcomes = one_by_one(monkeypatch, wg, should)
+    assert wg.live.keys() == {key(2), key(3)}
+    assert [(entry["peer"], entry["action"]) for entry in repair.errors] == [
+        (key(2), "remove"),
+        (key(4), "add"),
+        (key(5), "add"),
+    ]
+    assert "overlaps" in repair.errors[1]["error"]
+
+
+def test_what_is_no_matter_of_peers_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    wg = Wg(by_key(peer(9)), set(), fails=True)
+    repair, outcomes = one_by_one(monkeypatch, wg, by_key(*(peer(number) for number in range(500))))
+    assert repair.errors == [
+        {"peer": "", "interface": "wg0", "action": "reconcile", "error": "the disk is full"}
+    ]
+    assert [outcome.error for outcome in outcomes] == ["the disk is full"]
+    assert wg.tries == 2
+
+
+def test_thousands_that_all_fail_are_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    should = by_key(*(peer(number) for number in range(3000)))
+    wg = Wg({}, set(should))
+    repair, _outcomes = one_by_one(monkeypatch, wg, should)
+    assert {entry["peer"] for entry in repair.errors} == should.keys()
+    assert len(repair.errors) == 3000
+    assert wg.tries <= drift.MOST_TRIES + 1
+
+
+def test_too_many_removals_are_an_error_of_removing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wg = Wg(by_key(*(peer(number) for number in range(11))), set())
+    repair, _outcomes = one_by_one(monkeypatch, wg, by_key(peer(50)))
+    (error,) = repair.errors
+    assert (error["peer"], error["action"]) == ("", "remove")
+    assert "11 unknown peers would be removed, 10 are allowed" in error["error"]
+    assert len(wg.live) == 11
+
+
+@pytest.mark.parametrize(
+    ("there", "allowed", "mended"),
+    [
+        (HEALTHY, EVERY_SWITCH := dict.fromkeys(drift.SWITCHES, True), False),
+        # Written otherwise, and it means the same.
+        (dataclasses.replace(HEALTHY, file=f"{HEALTHY.file}# a comment\n"), EVERY_SWITCH, False),
+        (dataclasses.replace(HEALTHY, file=None, config=None), {"reconcile_missing": True}, True),
+        (dataclasses.replace(HEALTHY, file=None, config=None), {"remove_unknown": True}, False),
+        (dataclasses.replace(HEALTHY, file_is_private=False), {"reconcile_mismatched": True}, True),
+        (dataclasses.replace(HEALTHY, file_is_private=False), {"reconcile_missing": True}, False),
+        (dataclasses.replace(HEALTHY, file="x", config=None), {"reconcile_mismatched": True}, True),
+        (dataclasses.replace(HEALTHY, unfinished="changing"), {"remove_unknown": True}, True),
+        (dataclasses.replace(HEALTHY, device=dataclasses.replace(DEVICE, listen_port=9)),
+         {"reconcile_mismatched": True}, True),
+    ],
+)  # fmt: skip
+def test_where_no_peer_differs_only_drift_is_mended(
+    monkeypatch: pytest.MonkeyPatch, there: InterfaceState, allowed: dict[str, bool], mended: bool
+) -> None:
+    asked = []
+
+    def converge(wanted: list[drift.Desired], _check_mode: bool, edit: Any) -> list[drift.Outcome]:
+        asked.append(edit(wanted[0], there))
+        return []
+
+    monkeypatch.setattr(drift, "converge", converge)
+    should = Expected("wg0", DEVICE.peers, {})
+    drift.reconcile(allowed, [should], [drift.Desired("wg0")], False)
+    assert [edited is not None for edited in asked] == [mended]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import default_routes, wanted_routes
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Route
-from tests.unit.plugins.module_utils.generated import near_networks, peer
+from tests.unit.plugins.module_utils.generated import by_key, near_networks, peer
 
 near_addresses = st.sampled_from(
     ["10.0.0.1/24", "10.0.0.129/25", "10.0.0.9/32", "fd00::1/124", "fd00::1/128"]
@@ -66,8 +66,6 @@ def test_the_own_subnets_need_routes_only_in_another_table(table: str, expected:
 
 
 def test_default_routes() -> None:
-    assert default_routes([peer(1, "10.0.0.0/8"), peer(2, "0.0.0.0/0", "fd00::/64", "::/0")]) == [
-        "0.0.0.0/0",
-        "::/0",
-    ]
-    assert default_routes([peer(1, "10.0.0.10/32", "128.0.0.0/1")]) == []
+    some = by_key(peer(1, "10.0.0.0/8"), peer(2, "0.0.0.0/0", "fd00::/64", "::/0"))
+    assert default_routes(some) == ["0.0.0.0/0", "::/0"]
+    assert default_routes(by_key(peer(1, "10.0.0.10/32", "128.0.0.0/1"))) == []

@@ -69,7 +69,12 @@ def run(plugin: Any, arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The arguments that the module would get, unpacked as the module does."""
     sent: list[dict[str, Any]] = []
     task = SimpleNamespace(
-        args=arguments, async_val=0, check_mode=False, action="vpnfleet.wireguard.wg_x", diff=False
+        args=arguments,
+        async_val=0,
+        check_mode=False,
+        action="vpnfleet.wireguard.wg_x",
+        diff=False,
+        delegate_to=None,
     )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="x"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, source
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, source, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
     AnotherDigest,
     beside_digest,
@@ -85,23 +85,23 @@ class Node:
         path.chmod(mode)
         return path
 
-    def script(self, *interfaces: str, whole: bool = False) -> str:
+    def script(self, *interfaces: str, whole: bool = False, again: bool = False) -> str:
         """What is sent, with this folder's paths."""
-        text = probe.text(interfaces, MARK, whole)
-        for real, here in (("/etc/wireguard", "etc"), ("/run/", "run/")):
+        text = probe.text(interfaces, MARK, whole, again)
+        for real, here in (("/etc/wireguard", "etc"), ("/etc/systemd", "systemd"), ("/run/", "run/")):
             assert real in text
             text = text.replace(real, f"{self.root}/{here}")
         return text.replace("PATH=", f"PATH={self.root}/bin:", 1)
 
-    def print(self, *interfaces: str, whole: bool = False) -> str:
+    def print(self, *interfaces: str, **asked: bool) -> str:
         done = subprocess.run(
-            ["sh"], input=self.script(*interfaces, whole=whole), capture_output=True, text=True, check=True
+            ["sh"], input=self.script(*interfaces, **asked), capture_output=True, text=True, check=True
         )
         assert done.stderr == ""
         return done.stdout
 
-    def reading(self, *interfaces: str, whole: bool = False) -> Moved:
-        return Moved(probe.parse(self.print(*interfaces, whole=whole), MARK), self.root)
+    def reading(self, *interfaces: str, **asked: bool) -> Moved:
+        return Moved(probe.parse(self.print(*interfaces, **asked), MARK), self.root)
 
 
 class Moved:
@@ -119,6 +119,12 @@ class Moved:
 
     def dump(self, interface: str) -> source.Printed:
         return self.reading.dump(interface)
+
+    def peers(self, interface: str) -> str:
+        return self.reading.peers(interface)
+
+    def traces(self, config_dir: str) -> dict[str, str]:
+        return self.reading.traces(config_dir)
 
     def has_socket(self, interface: str) -> bool:
         return f"{self.root}/run/wireguard/{interface}.sock" in self.reading.sections["sockets"].stdout
@@ -167,6 +173,8 @@ class Commands:
                 return (self.node.root / "run/wireguard" / f"{arguments[0]}.sock").exists()
             if name == "file":
                 return here.file(arguments[0].replace("/etc/wireguard", f"{self.node.root}/etc"))
+            if name == "traces":
+                return traces.told_by([path.name for path in (self.node.root / "etc").iterdir()], [])
             return dict.fromkeys(arguments[0])
 
         return call
@@ -364,6 +372,44 @@ def test_units_where_systemd_runs(node: Node) -> None:
     node.program("systemctl", "exit 4")
     with pytest.raises(CommandFailed):
         node.reading("wg1").reading.units(["wg1"], "/etc/wireguard")
+
+
+def test_what_interfaces_leave_behind(node: Node) -> None:
+    node.file("wg1.conf", render(CONFIG))
+    node.file("wg5.conf", "")
+    node.file("two\nlines.conf", "")
+    node.file(".wg6.conf.vpnfleet-new", "")
+    wants = node.root / "systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for name in ("wg-quick@wg5.service", "wg-quick@wg9.service", "wg-quick@a b.service", "ssh.service"):
+        (wants / name).symlink_to("/nowhere")
+    runtime = node.root / "run/systemd/system/any.wants"
+    runtime.mkdir(parents=True)
+    (runtime / "wg-quick@wg10.service").symlink_to("/nowhere")
+    node.program("systemctl", "exit 0")
+    reading = node.reading("wg1").reading
+    assert reading.traces("/etc/wireguard") == {
+        "wg1": "file",
+        "wg5": "enabled at boot",
+        "wg9": "enabled at boot",
+        "wg10": "enabled at boot",
+    }
+    with pytest.raises(WireGuardError):
+        reading.traces("/elsewhere")
+    (node.root / "etc").rename(node.root / "gone")
+    assert "wg1" not in node.reading("wg1").reading.traces("/etc/wireguard")
+
+
+def test_a_second_reading_of_the_peers_where_it_is_asked_for(node: Node) -> None:
+    node.program(
+        "wg", f"case $3 in peers) printf 'wg1\tone\nwg2\ttwo\n'; exit 1 ;; *) cat {node.root}/dump ;; esac"
+    )
+    with pytest.raises(probe.NotAsked):
+        node.reading("wg1").peers("all")
+    reading = node.reading("wg1", again=True)
+    assert reading.peers("all") == "wg1\tone\nwg2\ttwo\n"
+    assert reading.peers("wg2") == "two\n"
+    assert reading.dump("all").stdout == dump()
 
 
 def test_a_look_answers_as_the_module_does(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def told_secrets(registry: Registry, *said: object) -> list[str]:
     """The private and preshared keys that can be read in what was said, or in a column that is not encrypted."""
     with registry.read() as session:
         keys = set(session.scalars(select(Instance.private_key)))
-        for column in (Peer.private_key, Peer.preshared_key):
+        for column in (Peer.private_key, Peer.preshared_key, Node.agent_secret, Node.agent_secret_next):
             keys |= {key for key in session.scalars(select(column)) if key}
         stored = [
             str(value)

@@ -24,6 +24,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.action import (
     operation_report,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as wg_drift
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Edit, Outcome
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_peers
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
@@ -105,12 +106,22 @@ def run_wg_drift(node: SimulatedNode, arguments: dict[str, Any], check: bool) ->
         return Node(
             links={name: Link(True, MTU, frozenset()) for name in node.up},
             kinds=dict.fromkeys(node.up, "wireguard"),
+            devices={name: device for name in node.up if (device := state_of(node, name).device)},
         )
 
     def states_of(_read: Node, wanted: Sequence[Desired]) -> dict[str, InterfaceState]:
         return {desired.name: state_of(node, desired.name) for desired in wanted}
 
-    with mock.patch.multiple(wg_drift, read_node=read_node, states_of=states_of, converge=converge):
+    with (
+        mock.patch.object(traces, "traces", return_value={}),
+        mock.patch.multiple(
+            wg_drift,
+            read_node=read_node,
+            states_of=states_of,
+            converge=converge,
+            require_whole=lambda _devices, _source=None: None,
+        ),
+    ):
         return wg_drift.run(parameters(arguments), check, False)
 
 
@@ -121,7 +132,9 @@ def _mend(node: SimulatedNode, desired: Desired, check_mode: bool, edit: Edit) -
     except WireGuardError as error:
         outcome.error = str(error)
         return outcome
-    assert edited is not None
+    if edited is None:
+        outcome.wanted = outcome.before
+        return outcome
     assert edited.peers is not None
     assert outcome.before.device is not None
     device = dataclasses.replace(outcome.before.device, peers=edited.peers)

@@ -29,7 +29,7 @@ from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node
 
 ROWS = 3
 #: What no made-up value fits: constraints on states.
-STATES = {"instance.state": "disconnected", "operation.state": "running"}
+STATES = {"instance.state": "disconnected", "operation.state": "running", "node_check.state": "unreachable"}
 
 
 @pytest.fixture

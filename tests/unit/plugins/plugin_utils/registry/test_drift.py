@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     Peer,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import apply_nodes
 from tests.unit.plugins.plugin_utils.registry.rows import (
     add_instance,
     add_node,
@@ -130,6 +132,62 @@ def test_an_interface_is_compared_in_all_that_the_registry_knows(fleet: DriftCon
     }
 
 
+def test_overrides_are_drift_until_a_reconcile(fleet: DriftController) -> None:
+    """Ports stay: a live tunnel is not moved by what a node says of new instances."""
+    name = interface_of(fleet, ALICE)
+    port = fleet.fleet.nodes[NL].up[name]["listen_port"]
+    overrides = {
+        "override_mtu": 1380,
+        "override_keepalive": 30,
+        "override_listen_port": 40000,
+        "override_dns": "192.0.2.53",
+        "override_endpoint_allowed_ip": "10.0.0.0/8",
+    }
+    with fleet.registry.write() as session:
+        apply_nodes(session, [{"name": NL, **overrides}])
+    report = fleet.report(NL)
+    others = sorted({interface_of(fleet, ALICE), interface_of(fleet, BOB)})
+    assert sorted(issues(report)) == [(each, "mtu", 1380, 1420) for each in others]
+    # Bob's laptop says something itself.
+    assert sorted((one["name"], one["mismatches"]) for one in report["mismatched_peers"]) == [
+        (peer, [{"field": "persistent_keepalive", "expected": 30, "actual": 0}])
+        for peer in ("phone", "tablet")
+    ]
+    assert report["summary"]["total_issues"] == 4
+    fleet.reconcile(NL)
+    assert fleet.report(NL)["has_drift"] is False
+    there = fleet.fleet.nodes[NL].up[name]
+    assert (there["mtu"], there["listen_port"]) == (1380, port)
+    assert {peer["persistent_keepalive"] for peer in there["peers"]} == {30}
+    assert all(one.applied for one in fleet.rows(Instance))
+    assert fleet.one("provision", instance="carl@example.com", node=NL)["listen_port"] == 40000
+
+    with fleet.registry.write() as session:
+        apply_nodes(session, [{"name": NL, "override_keepalive": None}])
+    report = fleet.report(NL)
+    assert [one["mismatches"][0]["expected"] for one in report["mismatched_peers"]] == [0, 0]
+    fleet.reconcile(NL)
+    assert fleet.report(NL)["has_drift"] is False
+
+
+def test_an_instance_that_moves_gets_what_the_other_node_says(fleet: DriftController) -> None:
+    with fleet.registry.write() as session:
+        apply_nodes(
+            session,
+            [
+                {"name": NL, "override_keepalive": 30, "override_dns": "192.0.2.53"},
+                {"name": DE, "override_mtu": 1300, "override_keepalive": 15, "override_listen_port": 40000},
+            ],
+        )
+    told = fleet.one("transfer", instance=ALICE, node=DE)
+    there = fleet.fleet.nodes[DE].up[interface_of(fleet, ALICE)]
+    assert there["mtu"] == told["mtu"] == 1300
+    assert {peer["persistent_keepalive"] for peer in there["peers"]} == {15}
+    assert (told["keepalive"], told["dns"]) == (15, None)
+    assert told["listen_port"] == 51820  # its own, as it is free there
+    assert fleet.report(DE)["has_drift"] is False
+
+
 def test_what_should_not_be_up(fleet: DriftController) -> None:
     """A disconnected instance, what is still to be taken down, and what nobody knows; not the node's own interface."""
     name = interface_of(fleet, ALICE)
@@ -210,7 +268,12 @@ def test_check_mode_looks_all_the_same_and_records_nothing(fleet: DriftControlle
     published = fleet.play("drift", check=True)
     with fleet.registry.read() as session:
         assert session.scalars(select(Operation.id)).all() == before
-    assert published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 7}
+    assert published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 7,
+        "unreachable_nodes": 1,
+    }
     by_node = {one["node"]: one["status"] for one in published["operations"]}
     assert by_node == {NL: "planned", DE: "planned", FR: "error"}
     assert len(fleet.undone) == 1
@@ -220,6 +283,10 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     fleet.fleet.nodes[NL].up.popitem()
     fleet.fleet.set_weather(Weather.UNREACHABLE, DE)
     fleet.fleet.set_weather(Weather.REFUSES, FR)
+    seen = {NL: None, DE: datetime(2026, 1, 15, 10, 30, tzinfo=UTC), FR: None}
+    with fleet.registry.write() as session:
+        for name, at in seen.items():
+            require_node(session, name).last_seen = at
     published = fleet.play("drift")
     nodes = {one["node"]: published["data"]["nodes"][one["node_id"]] for one in published["operations"]}
     assert nodes[NL]["summary"]["total_issues"] == 3
@@ -229,7 +296,18 @@ def test_the_report_of_the_fleet(fleet: DriftController) -> None:
     ):
         assert why in nodes[name]["error"]
         assert (nodes[name]["has_drift"], nodes[name]["summary"]) == (None, {"total_issues": 0})
-    assert published["data"]["summary"] == {"total_nodes": 3, "nodes_with_drift": 1, "total_issues": 3}
+    # The one that answered, if only that it cannot be read, was seen now.
+    assert {name: one["reachable"] for name, one in nodes.items()} == {NL: True, DE: False, FR: True}
+    assert nodes[DE]["last_seen"] == "2026-01-15T10:30:00"
+    assert nodes[DE]["error"].endswith("is down; it was last seen at 2026-01-15T10:30:00 UTC")
+    assert nodes[FR]["last_seen"] > "2026-01-15T10:30:00"
+    assert "error" not in nodes[NL]
+    assert published["data"]["summary"] == {
+        "total_nodes": 3,
+        "nodes_with_drift": 1,
+        "total_issues": 3,
+        "unreachable_nodes": 1,
+    }
     assert published["status"] == "partial_success"
     assert len(fleet.undone) == 2
     with fleet.registry.read() as session:

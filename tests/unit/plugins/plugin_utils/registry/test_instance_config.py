@@ -12,6 +12,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
     endpoint,
     load_instances,
+    on_node,
     peers_of,
     present,
 )
@@ -48,6 +49,7 @@ def test_an_instance_is_what_the_module_takes(controller: Controller) -> None:
         "listen_port": 51999,
         "addresses": ["10.8.0.1/24", "fd00:8::1/64"],
         "mtu": 1380,
+        "fwmark": 0,
     }
     assert by_name == {
         "phone": {
@@ -73,6 +75,26 @@ def test_the_module_itself_takes_it(controller: Controller) -> None:
     ((_node, _interface, wanted),) = controller.fleet.everything()
     desired = check_instance(wanted, "instances[0]")
     assert (desired.name, len(desired.peers or {})) == (wanted["name"], 1)
+
+
+@pytest.mark.parametrize(
+    ("of_node", "of_instance", "of_peer", "expected"),
+    [
+        (None, None, 0, 0),
+        (30, None, 0, 30),
+        (30, None, 25, 25),
+        (30, 10, 0, 10),
+        (30, 0, 0, 0),
+        (None, 10, 0, 10),
+    ],
+)
+def test_a_peer_is_asked_for_its_keepalive_before_the_instance_and_the_node(
+    of_node: int | None, of_instance: int | None, of_peer: int, expected: int
+) -> None:
+    peers = [{"public_key": "x", "persistent_keepalive": of_peer}]
+    instance, node = Instance(keepalive=of_instance), Node(override_keepalive=of_node)
+    assert [one["persistent_keepalive"] for one in on_node(instance, node, peers)] == [expected]
+    assert peers == [{"public_key": "x", "persistent_keepalive": of_peer}]
 
 
 def test_what_is_not_set_is_left_to_the_node(controller: Controller) -> None:

@@ -42,7 +42,7 @@ EVERYTHING = {
     "ansible_port": 2222,
     "ansible_user": "ops",
     "ansible_python_interpreter": "/usr/bin/python3.11",
-    "agent_url": "https://de1.example.com:8443/agent",
+    "agent_url": "https://de1.example.com:8443",
     "endpoint": "vpn.de1.example.com:51820",
     "wg_interface": "wg1",
     "ip_pool_cidr": "10.8.0.0/16",
@@ -100,7 +100,10 @@ def test_a_node_is_created_as_it_is_described(registry: Registry) -> None:
 
 def test_every_column_that_an_operator_sets_is_a_field() -> None:
     columns = set(Node.__table__.columns.keys())
-    assert columns - {"name", *FIELDS} == {"id", "last_seen", "created_at", "updated_at"}
+    assert columns - {"name", *FIELDS} == {
+        *("id", "last_seen", "created_at", "updated_at"),
+        *("agent_secret", "agent_secret_next", "agent_certificate"),  # playbooks/agent.yml sets them
+    }
 
 
 def test_little_has_to_be_said(registry: Registry) -> None:
@@ -287,20 +290,29 @@ def test_the_pool_of_an_empty_node_may_change(registry: Registry) -> None:
     assert apply(registry, {"name": "node1", "ip_pool_cidr": "10.99.0.0/16"})
 
 
-def test_another_mtu_is_not_yet_applied(registry: Registry) -> None:
+@pytest.mark.parametrize(("override", "own"), [("override_mtu", "mtu"), ("override_keepalive", "keepalive")])
+def test_what_is_in_effect_on_the_node_is_not_yet_applied(
+    registry: Registry, override: str, own: str
+) -> None:
     with registry.write() as session:
         node = add_node(session)
         add_instance(session, node, name="node's", applied=True)
-        add_instance(session, node, name="own", applied=True, mtu=1400)
+        add_instance(session, node, name="own", applied=True, **{own: 1400})
         add_instance(session, node, name="down", applied=True, state="disconnected")
         add_instance(session, add_node(session, "node2"), name="elsewhere", applied=True)
-    apply(registry, {"name": "node1", "override_keepalive": 5, "override_dns": "10.0.0.1"})
+    of_devices = {"override_dns": "10.0.0.1", "override_endpoint_allowed_ip": "10.0.0.0/8"}
+    apply(registry, {"name": "node1", "override_listen_port": 40000, **of_devices})
     with registry.read() as session:
         assert all(session.scalars(select(Instance.applied)))
-    apply(registry, {"name": "node1", "override_mtu": 1380})
-    with registry.read() as session:
-        unapplied = session.scalars(select(Instance.name).where(Instance.applied.is_(False))).all()
-    assert unapplied == ["node's"]
+    for value in (1380, None):
+        apply(registry, {"name": "node1", override: value})
+        with registry.write() as session:
+            unapplied = session.scalars(select(Instance).where(Instance.applied.is_(False))).all()
+            assert [one.name for one in unapplied] == ["node's"]
+            unapplied[0].applied = True
+        apply(registry, {"name": "node1", override: value})
+        with registry.read() as session:
+            assert all(session.scalars(select(Instance.applied)))
 
 
 # -- what is refused
@@ -377,6 +389,8 @@ TEMPLATE = "{{ lookup('pipe', 'id') }}"
         ("agent_url", "https://host/#a"),
         ("agent_url", "https://fd00::1/"),
         ("agent_url", "https://host/a b"),
+        ("agent_url", "https://host/agent"),
+        ("agent_url", "https://host//"),
         ("endpoint", "host:0"),
         ("endpoint", "host:65536"),
         ("endpoint", "host:"),

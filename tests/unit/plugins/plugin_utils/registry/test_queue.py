@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, update
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import operations, queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, operations, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Busy,
     Conflict,
@@ -190,7 +190,7 @@ def test_one_kind_on_one_node_is_claimed_together(served: Controller) -> None:
         ("disconnect", DE, (carol,)),
         ("provision", None, (new,)),
         ("reconcile", NL, (repair,)),
-        ("drift", None, (look,)),
+        ("drift", NL, (look,)),
         ("disconnect", None, (plan,)),
     ]
     assert [(one.look, one.check) for one in batches] == [(False, False)] * 4 + [(True, False), (True, True)]
@@ -503,7 +503,7 @@ def test_a_plan_changes_nothing(served: Controller, kind: str) -> None:
     assert len(served.rows(Operation)) == before
     assert row(served, number).state == "pending"
     with served.registry.write() as session:
-        queue.end_look(session, number, published, "")
+        looks.end(session.get_one(Operation, number), published, "")
     assert (row(served, number).state, row(served, number).result) == ("succeeded", published)
 
 
@@ -530,7 +530,7 @@ def test_a_look_at_nodes_publishes_and_ends(served: Controller) -> None:
     assert served.up(ALICE) == []
     assert [one.actor for one in served.rows(AuditEntry) if one.action == "drift"] == ["api:billing"] * 4
     with served.registry.write() as session:
-        queue.end_look(session, one, published, "")
+        looks.end(session.get_one(Operation, one), published, "")
     assert claim(served) == []
 
 
@@ -541,8 +541,8 @@ def test_a_look_that_could_not_be_had_has_failed(served: Controller) -> None:
     )
     told = {"operation": "disconnect", "status": "error", "code": 404, "message": "gone", "operations": []}
     with served.registry.write() as session:
-        queue.end_look(session, nothing_came, None, "the playbook failed")
-        queue.end_look(session, refused, told, "")
+        looks.end(session.get_one(Operation, nothing_came), None, "the playbook failed")
+        looks.end(session.get_one(Operation, refused), told, "")
     first, second = row(served, nothing_came), row(served, refused)
     assert (first.state, first.error, (first.result or {})["code"]) == ("failed", "the playbook failed", 500)
     assert (second.state, second.error, second.result) == ("failed", "gone", told)
@@ -705,7 +705,7 @@ def test_what_has_ended_is_not_canceled(served: Controller) -> None:
     served.play("disconnect", operations=[done])
     failed = submit(served, "drift", node=NL)
     with served.registry.write() as session:
-        queue.end_look(session, failed, None, "no")
+        looks.end(session.get_one(Operation, failed), None, "no")
     for number, state in ((done, "succeeded"), (failed, "failed")):
         with pytest.raises(Conflict, match=f"it is {state}"):
             cancel(served, number)

@@ -427,7 +427,12 @@ def test_several_nodes_in_one_run(fleet: DriftController) -> None:
         fleet.play("drift", nodes=[NL, NL])
     looked = fleet.play("drift", nodes=[FR, NL])
     assert [one["node"] for one in looked["operations"]] == [FR, NL]
-    assert looked["data"]["summary"] == {"total_nodes": 2, "nodes_with_drift": 1, "total_issues": 3}
+    assert looked["data"]["summary"] == {
+        "total_nodes": 2,
+        "nodes_with_drift": 1,
+        "total_issues": 3,
+        "unreachable_nodes": 1,
+    }
     mended = fleet.play("reconcile", nodes=[NL, DE], **EVERYTHING)
     assert [(one["node"], one["changed"]) for one in mended["operations"]] == [(NL, True), (DE, False)]
     assert all_is_well(fleet)

@@ -28,6 +28,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TOKENS = {
+    "node.agent_secret": "SELECT agent_secret FROM node WHERE agent_secret IS NOT NULL ORDER BY id",
+    "node.agent_secret_next": "SELECT agent_secret_next FROM node WHERE agent_secret_next IS NOT NULL ORDER BY id",
     "instance.private_key": "SELECT private_key FROM instance ORDER BY id",
     "peer.private_key": "SELECT private_key FROM peer WHERE private_key IS NOT NULL ORDER BY id",
     "peer.preshared_key": "SELECT preshared_key FROM peer WHERE preshared_key IS NOT NULL ORDER BY id",
@@ -41,7 +43,14 @@ def registry(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
     registry = open_registry(database_url, schema_required=False)
     registry.upgrade()
     with registry.write() as session:
-        node = Node(name="n1", ip_pool_cidr="10.1.0.0/16", ip6_pool_cidr="fd00:1::/48")
+        node = Node(
+            name="n1",
+            ip_pool_cidr="10.1.0.0/16",
+            ip6_pool_cidr="fd00:1::/48",
+            agent_secret="of the agent",
+            agent_secret_next="the agent's next",
+            updated_at=LONG_AGO,
+        )
         session.add(node)
         session.flush()
         for number in range(3):
@@ -116,6 +125,8 @@ def test_every_secret_is_encrypted_by_the_first_key(
         counts = rotation.rotate(session)
 
     assert counts == {
+        "node.agent_secret": 1,
+        "node.agent_secret_next": 1,
         "instance.private_key": 3,
         "peer.private_key": 9,
         "peer.preshared_key": 3,

@@ -43,13 +43,13 @@ def test_what_nobody_sets_is_the_default() -> None:
 
 
 def test_the_node_is_asked_before_the_default() -> None:
-    wanted = Settings(51900, "192.0.2.53", 1380, 30, "10.0.0.0/8")
+    wanted = Settings(51900, "192.0.2.53", 1380, 30, "10.0.0.0/8", 30)
     assert effective(Instance(), Node(**OVERRIDES)) == effective(None, Node(**OVERRIDES)) == wanted
 
 
 def test_the_instance_is_asked_before_the_node() -> None:
     instance = Instance(dns="192.0.2.54", mtu=1400, keepalive=10, endpoint_allowed_ip="192.0.2.0/24")
-    wanted = Settings(51900, "192.0.2.54", 1400, 10, "192.0.2.0/24")
+    wanted = Settings(51900, "192.0.2.54", 1400, 10, "192.0.2.0/24", 10)
     assert effective(instance, Node(**OVERRIDES)) == wanted
 
 
@@ -62,6 +62,13 @@ def test_each_setting_is_looked_for_on_its_own() -> None:
 def test_zero_is_a_value() -> None:
     assert effective(Instance(keepalive=0), Node(override_keepalive=30)).keepalive == 0
     assert effective(Instance(), Node(override_keepalive=0)).keepalive == 0
+    assert effective(Instance(keepalive=0), Node(override_keepalive=30)).peer_keepalive == 0
+
+
+def test_the_node_sends_keepalives_only_when_somebody_says_so() -> None:
+    assert effective(Instance(), Node()).peer_keepalive == 0
+    assert effective(Instance(), Node(override_keepalive=30)).peer_keepalive == 30
+    assert effective(Instance(keepalive=10), Node(override_keepalive=30)).peer_keepalive == 10
 
 
 def test_the_instances_own_port_is_not_where_ports_begin() -> None:

@@ -1,0 +1,428 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process that faces the network: TLS, HTTP, limits. It has no rights and no secret.
+
+Started by the privileged process (see supervisor), which hands it the listening socket, the channel, and the
+certificate with its key, each as a descriptor. When its standard input ends, it takes no more requests, hands over the
+answers to those it has, and ends; when the channel ends, it ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import ssl
+import sys
+import time
+from typing import Any, Dict, List, Optional, Set
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.authentication import unauthorized
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames import (
+    LENGTHS,
+    BrokenFrame,
+    fields_of,
+    frame_head,
+    lengths,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.http_head import (
+    BadRequest,
+    Head,
+    answer_head,
+    parse_head,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal import tell
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.privileges import CannotDrop, drop
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.signatures import (
+    timely,
+    well_formed,
+)
+
+_HEAD_END = b"\r\n\r\n"
+
+
+class Front:
+    """All connections, and the channel to the privileged process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most_connections: int) -> None:
+        self.loop = loop
+        self.connections: Set[Connection] = set()
+        self.draining = False
+        self._most_connections = most_connections
+        self._handshakes: Dict[asyncio.Task[Any], None] = {}  # the oldest first
+        self._calls: Dict[int, Connection] = {}
+        self._lengths: Dict[int, int] = {}  # of the bodies of these calls; their clients may be gone
+        self._queue: List[Connection] = []
+        self._number = 0
+        self._writer: Optional[asyncio.StreamWriter] = None
+        self.ended = loop.create_future()
+
+    # -- the channel
+
+    async def open_channel(self, channel: socket.socket) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 20)
+        self._writer.write(frame_head({"ready": True}, 0))
+        self._answers = self.loop.create_task(self._take_answers(reader))
+
+    async def _take_answers(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                fields, raw = lengths(await reader.readexactly(LENGTHS.size), limits.LONGEST_ANSWER)
+                said = fields_of(await reader.readexactly(fields))
+                body = await reader.readexactly(raw)
+                connection = self._calls.pop(int(said["id"]), None)
+                self._lengths.pop(int(said["id"]), None)
+                if connection is not None:
+                    connection.answer(int(said["status"]), body, dict(said["headers"]))
+                self._next_call()
+        except (asyncio.IncompleteReadError, OSError, BrokenFrame, KeyError, ValueError):
+            self.end()
+
+    def submit(self, connection: Connection) -> None:
+        """Have the request of a connection carried out, now or when it is its turn."""
+        if len(self._queue) >= limits.MOST_WAITING:
+            connection.refuse(503, "too many calls are waiting", {"Retry-After": "5"})
+            return
+        self._queue.append(connection)
+        self._next_call()
+
+    def _next_call(self) -> None:
+        while self._queue and len(self._calls) < limits.MOST_CALLS and self._writer is not None:
+            connection = self._queue[0]
+            if sum(self._lengths.values()) + connection.buffered() > limits.MOST_BUFFERED:
+                return
+            del self._queue[0]
+            if not connection.waits():
+                continue  # its client has gone, and nothing was begun
+            self._number += 1
+            self._calls[self._number] = connection
+            fields, body = connection.request()
+            self._lengths[self._number] = len(body)
+            self._writer.write(frame_head({"id": self._number, **fields}, len(body)))
+            self._writer.write(body)
+
+    # -- the network
+
+    async def listen(self, listener: socket.socket, context: Optional[ssl.SSLContext]) -> None:
+        """Accept connections until the front is to drain."""
+        while not self.draining:
+            try:
+                accepted, _address = await self.loop.sock_accept(listener)
+            except OSError as error:
+                # Out of descriptors or memory: the connections that are there go on, and leave some.
+                tell(f"a connection could not be accepted: {error.strerror}")
+                await asyncio.sleep(0.1)
+                continue
+            self._make_room()
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self.loop.create_task(self._greet(accepted, context))
+            self._handshakes[task] = None
+            task.add_done_callback(self._greeted)
+            await asyncio.sleep(0)  # a crowd at the door keeps nobody inside from going on
+
+    async def _greet(self, accepted: socket.socket, context: Optional[ssl.SSLContext]) -> None:
+        timeout = limits.HANDSHAKE_SECONDS if context else None
+        await self.loop.connect_accepted_socket(
+            lambda: Connection(self), accepted, ssl=context, ssl_handshake_timeout=timeout
+        )
+
+    def _greeted(self, task: asyncio.Task[Any]) -> None:
+        self._handshakes.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # of a client that speaks no TLS, or none in time: its connection is closed by now
+
+    def _make_room(self) -> None:
+        """Close what has been the longest without a whole request, when there are too many connections."""
+        if len(self.connections) + len(self._handshakes) < self._most_connections:
+            return
+        if self._handshakes:
+            next(iter(self._handshakes)).cancel()
+            return
+        idle = [connection for connection in self.connections if not connection.waits()]
+        if idle:
+            min(idle, key=lambda connection: connection.since).abort()
+
+    def make_room_for_body(self, mine: Connection) -> None:
+        """Close the slowest of those whose bodies are under way, when all bodies together are too long."""
+        while sum(connection.buffered() for connection in self.connections) > limits.MOST_BUFFERED:
+            others = [
+                connection
+                for connection in self.connections
+                if connection is not mine and connection.buffered() and not connection.waits()
+            ]
+            if not others:
+                mine.refuse(503, "too many long requests at once", {"Retry-After": "5"})
+                return
+            min(others, key=lambda connection: connection.since).abort()
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Take no more requests; end when those that are there are answered."""
+        self.draining = True
+        for task in list(self._handshakes):
+            task.cancel()
+        for connection in list(self.connections):
+            if not connection.waits():
+                connection.close()
+        if not self.connections:
+            self.end()
+        else:
+            self.loop.call_later(0.05, self._look_again, None)
+
+    def _look_again(self, deadline: Optional[float]) -> None:
+        now = self.loop.time()
+        busy = [connection for connection in self.connections if connection.waits()]
+        if not busy and deadline is None:
+            deadline = now + limits.DRAIN_SECONDS
+        if not self.connections or (deadline is not None and now > deadline):
+            self.end()
+        else:
+            self.loop.call_later(0.05, self._look_again, deadline)
+
+    def end(self) -> None:
+        """Be done, whatever is still under way."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One connection, which carries one request after the other."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._transport: Any = None
+        self._peer = ""
+        self._data = bytearray()  # of the next head, and what came with it
+        self._head: Optional[Head] = None
+        self._body = bytearray()
+        self._waits = False  # for its answer
+        self._closing = False
+        self._said_all = False
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self.since = front.loop.time()  # when it began to be without a whole request
+
+    # -- what the front asks
+
+    def waits(self) -> bool:
+        """Whether its request is whole and has no answer yet."""
+        return self._waits
+
+    def buffered(self) -> int:
+        """How many bytes its request's body will have or has."""
+        return self._head.length if self._head else 0
+
+    def request(self) -> Any:
+        """The fields and the body of the request, for the privileged process."""
+        head = self._head
+        if head is None:
+            raise ValueError("there is no request")  # it does not wait
+        fields = {
+            "method": head.method,
+            "path": head.path,
+            "signature": head.headers["x-signature"],
+            "timestamp": head.headers["x-timestamp"],
+            "peer": self._peer,
+        }
+        body, self._body = self._body, bytearray()
+        return fields, body
+
+    # -- what the transport tells
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        address = transport.get_extra_info("peername")
+        self._peer = str(address[0]) if address else ""
+        self._front.connections.add(self)
+        self._within(limits.HEAD_SECONDS, self._too_slow)
+        if self._front.draining:
+            self.close()
+
+    def connection_lost(self, _error: Optional[Exception]) -> None:
+        self._front.connections.discard(self)
+        self._waits = False
+        self._within(None)
+
+    def eof_received(self) -> bool:
+        """A client that has said all may still wait for its answers."""
+        self._said_all = True
+        return self._waits
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self._head is not None and not self._waits:
+            self._body += data
+        else:
+            if not self._data and not self._waits:
+                self._within(limits.HEAD_SECONDS, self._too_slow)
+            self._data += data
+        self._go_on()
+
+    # -- the request
+
+    def _go_on(self) -> None:
+        if self._waits:
+            if len(self._data) > limits.LONGEST_HEAD:
+                self._transport.pause_reading()
+            return
+        if self._head is None:
+            self._take_head()
+        if self._head is not None and not self._closing and len(self._body) >= self._head.length:
+            self._take_request(self._head)
+
+    def _take_head(self) -> None:
+        end = self._data.find(_HEAD_END)
+        if end > limits.LONGEST_HEAD or (end < 0 and len(self._data) > limits.LONGEST_HEAD):
+            self.refuse(431, "the headers are too long")
+            return
+        if end < 0:
+            return
+        try:
+            head = parse_head(bytes(self._data[:end]))
+        except BadRequest as error:
+            self.refuse(error.status, str(error))
+            return
+        path, timestamp = head.path, head.headers.get("x-timestamp", "")
+        signature = head.headers.get("x-signature", "")
+        if not well_formed(signature, path, timestamp) or not timely(timestamp, time.time()):
+            self.refuse(401, unauthorized(time.time()))
+            return
+        self._head = head
+        self._body = self._data[end + len(_HEAD_END) :]
+        self._data = bytearray()
+        self._within(limits.body_seconds(head.length), self._too_slow)
+        self._front.make_room_for_body(self)
+        if head.expects_continue and not self._closing and len(self._body) < head.length:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _take_request(self, head: Head) -> None:
+        self._data = self._body[head.length :]  # of the request after it
+        del self._body[head.length :]
+        self._waits = True
+        self._within(None)
+        self._front.submit(self)
+
+    # -- the answer
+
+    def answer(self, status: int, body: bytes, headers: Dict[str, str]) -> None:
+        """Answer the request, and go on with the next one if there may be one."""
+        head = self._head
+        if head is None or not self._waits:
+            return  # the client has gone
+        keep = head.keep_alive and not self._front.draining and not (self._said_all and not self._data)
+        self._waits, self._head, self._body = False, None, bytearray()
+        self.since = self._front.loop.time()
+        self._write(status, body, keep, headers)
+        if not keep:
+            self.close()
+            return
+        self._transport.resume_reading()
+        self._within(limits.HEAD_SECONDS if self._data else limits.IDLE_SECONDS, self._too_slow)
+        if self._data:
+            self._front.loop.call_soon(self._go_on)
+
+    def refuse(self, status: int, message: str, headers: Optional[Dict[str, str]] = None) -> None:
+        """Answer what is not carried out, and close: what of the request is still to come is not read."""
+        tell(f"{self._peer} {status} {message.split(':')[0]}")
+        self._waits = False
+        self._write(status, json.dumps({"error": message}).encode("ascii"), False, headers or {})
+        self.close()
+
+    def _write(self, status: int, body: bytes, keep: bool, headers: Dict[str, str]) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(answer_head(status, len(body), keep, headers) + body)
+
+    def close(self) -> None:
+        """Close when the client has taken what was written; in ANSWER_SECONDS it must."""
+        self._closing = True
+        if self._transport.can_write_eof():
+            # What the client still sends is read and passed over for a moment: closing at once would take from it the
+            # answer that it has not read yet.
+            try:
+                self._transport.write_eof()
+            except OSError:
+                self.abort()
+                return
+            self._transport.resume_reading()
+            self._within(
+                2.0 if not self._transport.get_write_buffer_size() else limits.ANSWER_SECONDS, self.abort
+            )
+        else:
+            self._transport.close()
+            self._within(limits.ANSWER_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Close at once. From now on it does not count any more, whenever the transport tells that it is lost."""
+        self._closing = True
+        self._front.connections.discard(self)
+        self._transport.abort()
+
+    def _too_slow(self) -> None:
+        if self._head is None and not self._data:
+            self.close()  # it was only idle
+        else:
+            self.refuse(408, "the request did not come in time")
+
+    def _within(self, seconds: Optional[float], otherwise: Any = None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self._front.loop.call_later(seconds, otherwise)
+
+
+def tls_context(certificate: int, key: int) -> ssl.SSLContext:
+    """A server's context out of two open files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(f"/proc/self/fd/{certificate}", f"/proc/self/fd/{key}")
+    return context
+
+
+async def _serve(listener: socket.socket, channel: socket.socket, context: Optional[ssl.SSLContext]) -> None:
+    loop = asyncio.get_running_loop()
+    descriptors, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    front = Front(loop, min(limits.MOST_CONNECTIONS, max(16, descriptors - 64)))
+    await front.open_channel(channel)
+    listening = loop.create_task(front.listen(listener, context))
+
+    def stop() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            listening.cancel()
+            front.drain()
+
+    loop.add_reader(0, stop)
+    await front.ended
+
+
+def main(arguments: List[str]) -> int:
+    """Run with the user to become, and the descriptors of the listener, the channel, the certificate and its key (-1:
+    plain HTTP)."""
+    user, numbers = arguments[0], [int(text) for text in arguments[1:5]]
+    listener, channel = socket.socket(fileno=numbers[0]), socket.socket(fileno=numbers[1])
+    try:
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), min(hard, 4096)))
+        # The key is read before the rights are gone.
+        context = tls_context(numbers[2], numbers[3]) if numbers[2] >= 0 else None
+        for descriptor in numbers[2:4]:
+            if descriptor >= 0:
+                os.close(descriptor)
+        drop(user)
+    except (CannotDrop, OSError, ValueError) as error:
+        tell(f"the front cannot start: {error}")
+        return 2
+    listener.setblocking(False)
+    channel.setblocking(False)
+    asyncio.run(_serve(listener, channel, context))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front as its parent sees it: started with what it needs as open descriptors, served by a thread, asked to end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import Callable, List, Optional
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.back import Back
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import SEARCH_PATH
+
+# A program of its own, not a fork: what the parent has in its memory, the front has not.
+_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import main
+sys.exit(main(sys.argv[2:]))
+"""
+# The folder that holds ansible_collections.
+_ROOT = os.path.abspath(__file__).split("/ansible_collections/vpnfleet/", 1)[0]
+
+
+class FrontProcess:
+    """One front. Its end and its being ready are told through the functions given."""
+
+    def __init__(
+        self, listener: socket.socket, user: str, certificate: Optional[str], key: Optional[str]
+    ) -> None:
+        """Start it. Raises OSError when a file cannot be read or the process not be made."""
+        self.ready = False
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        opened: List[int] = []
+        try:
+            for path in (certificate, key):
+                opened.append(-1 if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            descriptors = [listener.fileno(), theirs.fileno(), *opened]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _PROGRAM, _ROOT, user, *map(str, descriptors)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[number for number in descriptors if number >= 0],
+                env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8"},
+                cwd="/",
+            )
+        finally:
+            theirs.close()
+            for number in opened:
+                if number >= 0:
+                    os.close(number)
+
+    def serve(
+        self, back: Back, ready: Callable[[FrontProcess], None], ended: Callable[[FrontProcess], None]
+    ) -> None:
+        """Serve it in a thread of its own."""
+
+        def work() -> None:
+            back.serve(lambda: ready(self))
+            self.drain()
+            self._process.wait()
+            ended(self)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def drain(self) -> None:
+        """Have it take no more requests, and end when those that it has are answered."""
+        if self._process.stdin is not None:  # as it was made with one
+            self._process.stdin.close()

@@ -1,0 +1,219 @@
+# Copyright (c) 2026, vpnfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looks at nodes that are asked for by many at once, and shared: each caller has a row of its own, and one run serves
+them all.
+
+A look tells how a node is after it was asked for: who has just repaired something must not be shown what was before. So
+a run serves the looks that are recorded when it begins, which is before it reads the first node. Those that come later
+wait, and the next run serves all of them.
+
+    claim (queue)  a worker takes all looks at the same node, or at the fleet, together
+    begin          its run takes in those that have come since; of a look at the fleet, those at its nodes, too
+    answer         a look at a node need not wait for all the others that are looked at along with it
+    end            all the others, when the run has ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+    endings,
+    operations,
+    owner,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, Operation, now
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import Result
+
+#: Served by one run; more wait for the next one.
+MOST_TOGETHER = 200
+MOST_TRIES = 3
+#: For whether the one that is at work has ended.
+_LOOK_AGAIN = timedelta(seconds=5)
+_WAITING = (
+    Operation.kind == "drift",
+    Operation.state == "pending",
+    Operation.node_id.is_(None),
+    Operation.instance_name.is_(None),
+)
+_OF_FLEET = (
+    Operation.kind == "drift",
+    Operation.node_id.is_(None),
+    Operation.instance_name.is_(None),
+    Operation.request["node"].as_string().is_(None),
+    Operation.request["check"].as_boolean().is_(None),
+)
+
+
+def begin(session: Session, begun: Sequence[Operation], run: operations.Run) -> list[Operation]:
+    """Let a run take up what it is to do for looks at the same node, or at the fleet, and for those that have come
+    since. Raises as `operations.begin` does."""
+    waiting = [one for one in begun if one.state == "pending"] or begun
+    run = replace(run, actor=waiting[0].requested_by)
+    wanted = {one.request.get("node"): one for one in waiting}
+    parts = operations.begin(session, "drift", [dict(one.request) for one in wanted.values()], run)
+    _join(session, waiting, run.id, {str(part.request["node"]) for part in parts})
+    return parts
+
+
+def _join(session: Session, begun: Sequence[Operation], run_id: str, nodes: Collection[str]) -> None:
+    """Let a run that is about to look at these `nodes`, by name, serve what it was begun for, and all that waits for
+    the same: nothing of it has been read yet."""
+    first = begun[0]
+    wanted = {str(first.request["node"])} if first.request.get("node") is not None else {None, *nodes}
+    # Whoever begins it once more takes along what had joined it.
+    before = {one.run_id for one in begun} - {None}
+    if first.cancel_requested_by is None and first.state == "pending":
+        waiting = session.scalars(
+            select(Operation).where(*_WAITING).order_by(Operation.created_at, Operation.id)
+        )
+        found = [
+            one
+            for one in waiting
+            if one.request.get("node") in wanted
+            and not one.request.get("check")
+            and one.cancel_requested_by is None
+            and (one.run_id in before or not owner.is_alive(one))
+        ]
+        for one in found[: max(0, MOST_TOGETHER - len(begun))]:
+            one.owner, one.lease_until, one.not_before = first.owner, first.lease_until, None
+            one.run_id = run_id
+    for one in begun:
+        one.run_id = run_id
+    session.flush()
+
+
+def joined(session: Session, ids: Sequence[str]) -> list[str]:
+    """The ids of the looks that wait for the run that serves these, and are not among them."""
+    runs = select(Operation.run_id).where(Operation.id.in_(ids), Operation.run_id.is_not(None))
+    return list(
+        session.scalars(
+            select(Operation.id).where(*_WAITING, Operation.run_id.in_(runs), Operation.id.not_in(ids))
+        )
+    )
+
+
+def is_shared(session: Session, operation: Operation) -> bool:
+    """Whether somebody else waits for the run that serves a look."""
+    others = session.scalars(
+        select(Operation).where(
+            *_WAITING,
+            Operation.id != operation.id,
+            Operation.owner == operation.owner,
+            Operation.cancel_requested_by.is_(None),
+        )
+    )
+    node = operation.request.get("node")
+    return any(
+        one.run_id == operation.run_id
+        if operation.run_id is not None
+        else one.request.get("node") == node and not one.request.get("check")
+        for one in others
+    )
+
+
+def answer(session: Session, part: Operation, ended: Result) -> None:
+    """End the looks at one node that a look at the fleet serves: `part` is what it does on that node, and `ended` how
+    that ended. They need not wait for the other nodes."""
+    published = {
+        "operation": "drift",
+        "status": ended.status,
+        "changed": False,
+        "operations": [endings.told(part, ended)],
+    }
+    waiting = session.scalars(select(Operation).where(*_WAITING, Operation.run_id == part.run_id))
+    for one in waiting:
+        if one.request.get("node") == part.request["node"]:
+            end(one, published, "")
+            _audit(session, one)
+
+
+def settle(
+    session: Session,
+    ids: Sequence[str],
+    published: dict[str, Any] | None,
+    problem: str,
+    pause: timedelta | None,
+) -> None:
+    """End these looks, and those that have joined them, with what their run has published. Without that, and with a
+    pause, they are tried again after it, but not for ever."""
+    first = session.get_one(Operation, ids[0])
+    rows = session.scalars(
+        select(Operation)
+        .where(Operation.id.in_([*ids, *joined(session, ids)]), Operation.state == "pending")
+        .order_by(Operation.created_at, Operation.id)
+    )
+    ended = []
+    for one in rows:
+        # Of a look at the fleet, the nodes have answered those that were only about them; or the next run does.
+        others = one.request.get("node") != first.request.get("node")
+        again = published is None and pause is not None and one.attempts + 1 < MOST_TRIES
+        if others or again:
+            one.attempts += 1
+            one.owner = one.lease_until = one.run_id = None
+            one.not_before = now() + (pause or timedelta(0))
+        else:
+            end(one, published, problem)
+            ended.append(one)
+    if first.kind == "drift" and not first.request.get("check"):
+        _audit_all(session, ended, published)
+
+
+def end(operation: Operation, published: dict[str, Any] | None, problem: str) -> None:
+    """End a look with what its run has published."""
+    if operation.state not in ("pending", "running"):
+        return
+    ended = published or {"status": "error", "code": 500, "message": problem, "operations": []}
+    failed = ended.get("status") == "error"
+    operation.result = ended
+    operation.state = "failed" if failed else "succeeded"
+    operation.error = str(ended.get("message") or problem) if failed else None
+    operation.finished_at = now()
+    operation.owner = operation.lease_until = operation.not_before = None
+
+
+def due_in(session: Session, interval: timedelta) -> timedelta:
+    """How long it is until a look at the fleet is due: an interval after the last one was asked for, whoever did, and
+    not before that has ended. Nothing, or less, when it is due now."""
+    if (
+        session.scalar(select(Operation.id).where(*_OF_FLEET, Operation.state == "pending").limit(1))
+        is not None
+    ):
+        return min(interval, _LOOK_AGAIN)
+    if session.scalar(select(Node.id).where(Node.enabled.is_(True)).limit(1)) is None:
+        return interval
+    last = session.scalar(select(func.max(Operation.created_at)).where(*_OF_FLEET))
+    return timedelta(0) if last is None else min(last + interval - now(), interval)
+
+
+def last_of_fleet(session: Session) -> datetime | None:
+    """When a look at the fleet last ended well, of those that are not forgotten yet."""
+    return session.scalar(
+        select(func.max(Operation.finished_at)).where(*_OF_FLEET, Operation.state == "succeeded")
+    )
+
+
+def _audit_all(session: Session, looks: Sequence[Operation], published: dict[str, Any] | None) -> None:
+    """What a run did is audited as that of who asked for it first; this is for all others."""
+    parts = (published or {}).get("operations") or [{}]
+    part = session.get(Operation, parts[0].get("operation_id") or "")
+    audited = None if part is None else part.requested_by
+    for one in looks:
+        if one.requested_by == audited:
+            audited = None
+        else:
+            _audit(session, one)
+
+
+def _audit(session: Session, look: Operation) -> None:
+    result = look.result or {}
+    one = result if "message" in result else next(iter(result.get("operations", ())), {})
+    told = {"message": str(one.get("message", "")), "code": int(one.get("code", 200))}
+    endings.audit(session, look, str(result.get("status", "")), look.requested_by, told)

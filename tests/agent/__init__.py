@@ -1,0 +1,1 @@
+"""The agent on a node of the lab, and a client of it: for tests and benches."""

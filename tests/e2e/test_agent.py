@@ -1,0 +1,685 @@
+"""The agent on a node: who may call, what is refused, what is applied, and what happens when it is killed."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.client import Client
+from tests.agent.running import SECRET, SECRETS, STATE_DIR, Agent, prepare, running
+from tests.e2e import wg_node
+from tests.e2e.node_state import NodeState, read_state
+from tests.e2e.wg_node import Bystander, empty
+from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
+from tests.lab.fleet import ROOT, Lab
+from tests.lab.host import ENVIRONMENT
+from tests.lab.node import Node
+
+node = wg_node.node
+bystander = wg_node.bystander
+
+INTERFACE = {
+    "name": "wg0",
+    "private_key": private_key("agent wg0"),
+    "listen_port": 20080,
+    "addresses": ["10.80.0.1/16"],
+}
+CONFIG = "/etc/wireguard/wg0.conf"
+PATH = "/v1/wg/wg0/syncconf"
+DONE = {"status": "success", "message": "Configuration synchronized successfully"}
+FAILED = "Failed to synchronize configuration: "
+
+
+def section(name: str, *networks: str, **more: Any) -> str:
+    lines = ["[Peer]", f"PublicKey = {peer_key(name)}", f"AllowedIPs = {', '.join(networks)}"]
+    return "\n".join(lines + [f"{key} = {value}" for key, value in more.items()]) + "\n\n"
+
+
+def many(count: int, turn: int = 0) -> str:
+    """So many peers; in each turn, with other keepalives."""
+    return "".join(
+        section(
+            f"many {number}", f"10.80.{1 + number // 250}.{number % 250}/32", PersistentKeepalive=20 + turn
+        )
+        for number in range(count)
+    )
+
+
+A, B = section("a", "10.80.0.2/32"), section("b", "10.80.0.3/32")
+
+
+def encoded(config: str) -> str:
+    return base64.b64encode(config.encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def agent(node: Node) -> Iterator[Agent]:
+    with running(node) as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def client(agent: Agent) -> Client:
+    return agent.client()
+
+
+@pytest.fixture
+def wg0(node: Node, client: Client) -> Iterator[NodeState]:
+    """The interface with two peers."""
+    empty(node)
+    made = client.module("wg_instance", INTERFACE)
+    assert not made.body.get("failed"), made.body
+    assert client.syncconf("wg0", A + B).body == DONE
+    yield read_state(node)
+    empty(node)
+
+
+def peers_of(node: Node) -> set[str]:
+    return set(node.run(["wg", "show", "wg0", "peers"]).stdout.split())
+
+
+def unchanged(node: Node, before: NodeState) -> None:
+    after = read_state(node)
+    assert after.of("wg0") == before.of("wg0")
+    assert after.files[CONFIG] == before.files[CONFIG]
+
+
+# -- the seed's example
+
+
+EXAMPLE = """
+import base64
+import hmac
+import hashlib
+import sys
+import time
+import requests
+
+# Prepare config
+config = f'''
+[Peer]
+PublicKey = {sys.argv[3]}
+AllowedIPs = 10.80.0.2/32
+
+[Peer]
+PublicKey = {sys.argv[4]}
+AllowedIPs = 10.80.0.3/32
+'''
+
+# Encode
+config_b64 = base64.b64encode(config.encode()).decode()
+
+# Build request
+agent_url = sys.argv[1]
+secret = sys.argv[2]
+path = "/v1/wg/wg0/syncconf"
+body = f'{{"config": "{config_b64}"}}'
+timestamp = str(int(time.time()))
+
+# Sign request
+message = f"POST|{path}|{body}|{timestamp}"
+signature = hmac.new(
+    secret.encode(),
+    message.encode(),
+    hashlib.sha256
+).hexdigest()
+
+# Make request
+response = requests.post(
+    f"{agent_url}{path}",
+    headers={
+        'X-Signature': signature,
+        'X-Timestamp': timestamp,
+        'Content-Type': 'application/json'
+    },
+    json={'config': config_b64}
+)
+
+print(response.json())
+"""
+
+
+@pytest.mark.usefixtures("wg0")
+def test_the_example_of_the_documents_works(node: Node, agent: Agent) -> None:
+    url = f"http://{node.address}:{agent.port}"
+    keys = [peer_key("c"), peer_key("b")]
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLE, url, SECRET, *keys], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == str(DONE), done.stderr
+    assert peers_of(node) == set(keys)
+    assert peer_key("c") in read_state(node).files[CONFIG].text
+
+
+# -- who may call
+
+
+def test_nobody_may_call_who_does_not_sign_rightly_and_for_the_first_time(
+    node: Node, agent: Agent, client: Client, wg0: NodeState
+) -> None:
+    body = json.dumps({"config": encoded(A), "max_removals": 5}).encode()
+    now = int(time.time())
+    right = client.headers("POST", PATH, body, now)
+    other = json.dumps({"max_removals": 5, "config": encoded(A)}).encode()
+    forged = agent.client(secret="f" * 64)
+    refused = {
+        "unsigned": client.send("POST", PATH, body, {}),
+        "forged": forged.request("POST", PATH, body),
+        "truncated": client.send("POST", PATH, body[:-1], right),
+        "re-ordered": client.send("POST", PATH, other, right),
+        "another path": client.send("POST", "/v1/wg/wgby/syncconf", body, right),
+        "a query string": client.send("POST", f"{PATH}?x=1", body, right),
+        "another method": client.send("GET", PATH, body, right),
+        "another time": client.send("POST", PATH, body, {**right, "X-Timestamp": str(now + 1)}),
+        "stale": client.request("POST", PATH, body, now - 302),
+        "future": client.request("POST", PATH, body, now + 310),
+    }
+    words = {re.sub(r"\d+$", "", reply.body["error"]) for reply in refused.values()}
+    assert {name: reply.status for name, reply in refused.items()} == dict.fromkeys(refused, 401)
+    # Whichever part was wrong: the words are the same, and the agent's time is told.
+    assert len(words) == 1
+    told = re.search(r"says (\d+)$", refused["stale"].body["error"])
+    assert told
+    assert abs(int(told.group(1)) - now) < 60
+    unchanged(node, wg0)
+    assert client.send("POST", PATH, body, right).body == DONE
+    assert client.send("POST", PATH, body, right).status == 401
+    agent.stop()
+    agent.start()
+    assert client.send("POST", PATH, body, right).status == 401
+    agent.signal("KILL", agent.pid())
+    agent.wait()
+    agent.start()
+    assert client.send("POST", PATH, body, right).status == 401
+    assert SECRET not in agent.log()
+
+
+def test_a_secret_is_changed_without_a_moment_in_between(node: Node, agent: Agent, client: Client) -> None:
+    newer = agent.client(secret="n" * 64)
+    assert newer.health().status == 401
+    prepare(node, "n" * 64, SECRET)
+    assert (newer.health().status, client.health().status) == (200, 200)
+    node.write(SECRETS, "broken\n", 0o600)
+    assert (newer.health().status, client.health().status) == (200, 200)
+    prepare(node, "n" * 64)
+    agent.signal("HUP", agent.pid())
+    assert (newer.health().status, client.health().status) == (200, 401)
+    prepare(node)
+    assert (newer.health().status, client.health().status) == (401, 200)
+
+
+def test_a_clock_that_is_off_is_told(client: Client) -> None:
+    for off in (-3600, 3600):
+        reply = client.request("GET", "/v1/health", timestamp=int(time.time()) + off)
+        assert reply.status == 401
+        assert "off the agent's clock, which says" in reply.body["error"]
+
+
+# -- what is refused
+
+
+def bad_bodies() -> dict[str, tuple[bytes, str]]:
+    def body(config: str, **more: Any) -> bytes:
+        return json.dumps({"config": encoded(config), **more}).encode()
+
+    words = ("PostUp = touch /run/hooked", "PreDown = x", "Address = 10.0.0.1/24", "DNS = 10.0.0.1", "MTU = 1400",
+             "Table = off", "SaveConfig = true")  # fmt: skip
+    bad_key = many(9_999) + section("last", "10.81.0.1/32").replace(
+        peer_key("last"), peer_key("last")[:-2] + "?="
+    )
+    return {
+        "no JSON": (b"{", "is not JSON"),
+        "a list": (b"[]", "is not a JSON object"),
+        "UTF-16": ('{"config": "eA=="}'.encode("utf-16"), "is not JSON"),
+        "a field twice": (b'{"config": "eA==", "config": "eA=="}', "a field is there twice"),
+        "deep": (b"[" * 100_000, "nested too deeply"),
+        "nothing": (b"", "is not JSON"),
+        "no config": (b"{}", "config: is needed"),
+        "a number": (b'{"config": 5}', "config: is needed"),
+        "an unknown field": (body(A, colour="red"), "unknown field 'colour'"),
+        "no base64": (b'{"config": "W1BlZXJd!"}', "is not base64"),
+        "no text": (b'{"config": "//79"}', "is not text in UTF-8"),
+        "no config in it": (body("hello"), "line 1"),
+        "empty": (body(""), "no [Peer]"),
+        "without peers": (body(f"[Interface]\nListenPort = {INTERFACE['listen_port']}\n"), "no [Peer]"),
+        "one bad key in 10,000": (body(bad_key), "line 49996: [Peer]: PublicKey"),
+        "a key twice": (body(A + section("a", "10.80.0.9/32")), "is there twice"),
+        "overlapping": (body(A + section("b", "10.80.0.0/24")), "overlap"),
+        "host bits": (body(section("a", "10.80.0.2/24")), "host bits"),
+        "NUL": (body(A + "# \0\n"), "NUL byte"),
+        "another key": (body(f"[Interface]\nPrivateKey = {private_key('x')}\n{A}{B}"), "PrivateKey in the"),
+        "another port": (body(f"[Interface]\nListenPort = 5\n{A}{B}"), "ListenPort in the"),
+        "another mark": (body(f"[Interface]\nFwMark = 5\n{A}{B}"), "FwMark in the"),
+        "everything": (body(section("b", "0.0.0.0/0")), "into the tunnel"),
+        "its own key": (body(A + B + f"[Peer]\nPublicKey = {public_key('agent wg0')}\n"), "own public key"),
+        "too many removed": (body(section("new", "10.80.0.9/32"), max_removals=1), "2 of 2 peers would be removed"),
+        "a bad fuse": (body(A, max_removals="x"), "max_removals"),
+        **{line: (body(f"[Interface]\n{line}\n{A}{B}"), "word of wg-quick's") for line in words},
+        "a hook of a peer": (body(f"{A}{words[0]}\n"), "word of wg-quick's"),
+    }  # fmt: skip
+
+
+def test_what_is_wrong_is_refused_and_nothing_applied(node: Node, client: Client, wg0: NodeState) -> None:
+    for name, (body, told) in bad_bodies().items():
+        reply = client.request("POST", PATH, body)
+        assert reply.status == 400, (name, reply)
+        assert list(reply.body) == ["error"], name
+        assert reply.body["error"].startswith(FAILED), name
+        assert told in reply.body["error"], (name, reply.body)
+        assert private_key("x") not in reply.body["error"]
+    unchanged(node, wg0)
+    assert node.run(["test", "-e", "/run/hooked"], check=False).returncode == 1
+
+
+def test_paths_methods_and_interfaces_that_are_not_there(node: Node, client: Client, wg0: NodeState) -> None:
+    good = json.dumps({"config": encoded(A)}).encode()
+    for name in ("wg9", "..", "a" * 16, "wg0%2f", "-x"):
+        reply = client.request("POST", f"/v1/wg/{name}/syncconf", good)
+        assert (reply.status, list(reply.body)) == (404, ["error"]), name
+    assert client.syncconf("lo", A).status in (400, 404)
+    assert client.request("POST", "/v1/wg/wg0/other", good).status == 404
+    assert client.request("POST", "/", good).status == 404
+    wrong = client.request("PUT", PATH, good)
+    assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
+    assert client.request("POST", "/v1/health").headers["allow"] == "GET"
+    assert client.request("POST", "/v1/modules/wg_shell", b"{}").status == 404
+    unchanged(node, wg0)
+    assert "wg9.lock" not in node.run(["ls", "/run/vpnfleet"]).stdout
+
+
+# -- what is applied
+
+
+@pytest.mark.usefixtures("wg0")
+def test_a_configuration_is_applied_live_and_in_the_file(node: Node, client: Client) -> None:
+    config = (
+        f"[Interface]\r\nPrivateKey = {private_key('agent wg0')}\r\nListenPort = 20080\r\n\r\n"
+        + section(
+            "b", "10.80.0.3/32", "10.85.0.0/24", PersistentKeepalive=25, PresharedKey=preshared_key("b")
+        )
+        + section("c", "10.80.0.4/32")
+    )
+    assert client.syncconf("wg0", config).body == DONE
+    found = read_state(node)
+    live = found.interfaces["wg0"].peers
+    assert set(live) == {peer_key("b"), peer_key("c")}
+    assert live[peer_key("b")].keepalive == 25
+    assert preshared_key("b") in found.files[CONFIG].text
+    assert peer_key("a") not in found.files[CONFIG].text
+    assert "10.85.0.0/24 dev wg0" in node.run(["ip", "route"]).stdout
+    # The next run of the module finds nothing to do, and neither does the same call once more.
+    again = client.module("wg_instance", {"name": "wg0"})
+    assert again.body["changed"] is False
+    assert client.syncconf("wg0", config).body == DONE
+    unchanged(node, found)
+    # What somebody changed by hand behind its back is put right by it.
+    node.run(["wg", "set", "wg0", "peer", peer_key("c"), "remove"])
+    node.run(["wg", "set", "wg0", "peer", peer_key("b"), "allowed-ips", "10.80.7.7/32"])
+    assert client.syncconf("wg0", config + "\n").body == DONE
+    unchanged(node, found)
+
+
+def test_the_modules_answer_as_they_exit(node: Node, client: Client, wg0: NodeState) -> None:
+    d = {"public_key": peer_key("d"), "allowed_ips": "10.80.0.9", "persistent_keepalive": "25"}
+    checked = client.module("wg_peer", {"interface": "wg0", **d}, check_mode=True, diff=True).body
+    unchanged(node, wg0)
+    done = client.module("wg_peer", {"interface": "wg0", **d}, diff=True).body
+    assert checked == done
+    assert (done["changed"], done["peers_added"]) == (True, [peer_key("d")])
+    assert "keepalive 25" in done["diff"][0]["after"]
+    listed = [{"public_key": peer_key("a"), "allowed_ips": ["10.80.0.2/32"]}]
+    drift = client.module("wg_drift", {"interfaces": [{"interface": "wg0", "peers": listed}]}).body
+    assert drift["summary"]["unknown_count"] == 2
+    info = client.module("wg_info", {"interfaces": ["wg0"]}).body
+    assert info["interfaces"][0]["peer_count"] == 3
+    assert client.module("wg_peer", {"colour": "red"}).body["msg"].startswith("Unsupported parameters")
+    assert client.module("wg_peer", {"interface": "nope9", **d}).body["failed"] is True
+    secret = client.module("wg_peer", {"interface": "wg0", **d, "preshared_key": private_key("s")[:-3]}).body
+    assert secret["failed"] is True
+    assert private_key("s")[:-3] not in json.dumps(secret)
+
+
+@pytest.mark.usefixtures("wg0", "bystander")
+def test_health_tells_numbers_and_no_key(client: Client) -> None:
+    reply = client.health()
+    by_name = {entry["name"]: entry for entry in reply.body["interfaces"]}
+    assert by_name["wg0"] == {
+        "name": "wg0", "up": True, "listen_port": 20080, "peers": 2, "latest_handshake": 0,
+        "implementation": by_name["wg0"]["implementation"],
+    }  # fmt: skip
+    assert by_name["wgby"]["latest_handshake"] > 0
+    assert {"agent", "python", "kernel", "wireguard_tools"} <= set(reply.body["versions"])
+    assert not re.search(r"[A-Za-z0-9+/]{42}", json.dumps(reply.body))
+
+
+@pytest.mark.usefixtures("wg0")
+def test_no_packet_of_a_device_is_lost_while_500_peers_come_and_go(
+    node: Node, client: Client, bystander: Bystander, lab: Lab
+) -> None:
+    device = lab.devices[0]
+    mine = f"[Peer]\nPublicKey = {public_key('agent device')}\nAllowedIPs = 10.80.0.7/32\n\n"
+    assert client.syncconf("wg0", mine + A + B).body == DONE
+    session = bystander.state()
+    device.connect(
+        private_key("agent device"), "10.80.0.7/32", public_key("agent wg0"), f"{node.address}:20080", "10.80.0.0/16"
+    )  # fmt: skip
+    try:
+        assert device.ping("10.80.0.1", count=1, timeout=20).lost == 0
+        device.run(["wg", "set", "wg0", "listen-port", "41000"])  # it roams
+        assert device.ping("10.80.0.1", count=1, timeout=20).lost == 0
+        ping = device.start_ping("10.80.0.1", interval=0.01)
+        assert ping.wait_for_reply()
+        for config, removals in ((many(500), 10), (many(500, 1), 10), (A, 500)):
+            assert client.syncconf("wg0", mine + config, max_removals=removals).body == DONE
+        result = ping.stop()
+        assert result.sent > 20
+        assert result.lost == 0
+        seen = read_state(node).interfaces["wg0"].peers[public_key("agent device")]
+        assert seen.endpoint == f"{device.address}:41000"
+    finally:
+        device.disconnect()
+    bystander.check(session)
+
+
+# -- many at once, and slow ones
+
+
+@pytest.mark.usefixtures("wg0")
+def test_twenty_calls_at_once_are_all_carried_out(node: Node, client: Client) -> None:
+    def add(number: int) -> Any:
+        d = {"public_key": peer_key(f"at once {number}"), "allowed_ips": [f"10.80.9.{number}/32"]}
+        return client.module("wg_peer", {"interface": "wg0", **d})
+
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(add, range(20)))
+    assert [reply.body.get("msg") for reply in replies] == [None] * 20
+    assert {peer_key(f"at once {number}") for number in range(20)} < peers_of(node)
+    assert client.module("wg_instance", {"name": "wg0"}).body["changed"] is False
+
+
+def test_slow_and_silent_clients_block_nobody(node: Node, client: Client) -> None:
+    path, when = "/v1/health", int(time.time())
+    head = f"GET {path} HTTP/1.1\r\nHost: node\r\n".encode()
+    long = [f"{name}: {value}" for name, value in client.headers("POST", PATH, b"x", when).items()]
+    body = "\r\n".join(["POST " + PATH + " HTTP/1.1", "Content-Length: 33554432", *long, "", "x"]).encode()
+    clients: list[socket.socket] = []
+    try:
+        for number in range(700):
+            try:
+                slow = socket.create_connection((node.address, client.port), timeout=20)
+            except OSError:
+                continue
+            clients.append(slow)
+            slow.setblocking(False)
+            try:
+                slow.send((b"", head, body)[number % 3])
+            except OSError:
+                pass  # it had to make room
+        assert len(clients) > 500
+        for _ in range(5):
+            assert client.health().status == 200
+    finally:
+        for slow in clients:
+            slow.close()
+    assert client.health().status == 200
+
+
+def raw(client: Client, data: bytes) -> bytes:
+    with socket.create_connection((client.host, client.port), timeout=30) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        found = b""
+        while more := connection.recv(65536):
+            found += more
+        return found
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00" * 10 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000, 431),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (b"GET / HTTP/1.1\r\n\r\n", 401),
+    ],
+)
+def test_what_is_no_request_is_refused(client: Client, data: bytes, status: int) -> None:
+    answer = raw(client, data)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert b'{"error": ' in answer
+    assert client.health().status == 200
+
+
+def test_a_connection_serves_many_requests_one_after_the_other(client: Client) -> None:
+    def request(number: int) -> bytes:
+        path = f"/v1/health?{time.monotonic_ns()}{number}"
+        lines = [f"{name}: {value}" for name, value in client.headers("GET", path).items()]
+        return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode()
+
+    answer = raw(client, request(1) + request(2) + request(3))
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+# -- rights
+
+
+def status_of(node: Node, pid: str) -> dict[str, str]:
+    lines = node.read(f"/proc/{pid}/status").splitlines()
+    return {name: value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
+
+
+@pytest.mark.usefixtures("wg0")
+def test_the_front_has_no_rights(node: Node, agent: Agent, client: Client) -> None:
+    assert client.health().status == 200
+    front = agent.front()
+    status = status_of(node, front)
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Groups"] == ""
+    nobody = node.run(["id", "-u", "nobody"]).stdout.strip()
+    assert status["Uid"].split() == [nobody] * 4
+    for path in (
+        CONFIG,
+        SECRETS,
+        f"{STATE_DIR}/accepted",
+        f"/proc/{agent.pid()}/environ",
+        f"/proc/{agent.pid()}/mem",
+    ):
+        assert node.run(["test", "-e", path], check=False).returncode == 0, path
+        # As the front would: its user, groups and capabilities, in its namespaces.
+        tried = node.run(
+            ["setpriv", "--reuid", nobody, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "cat", path],
+            check=False,
+        )  # fmt: skip
+        assert tried.returncode != 0, path
+    # What it holds open is the network, its channel, and no file of the node's.
+    opened = node.run(["sh", "-c", f"readlink /proc/{front}/fd/*"]).stdout
+    assert "/etc/" not in opened
+    assert STATE_DIR not in opened
+    for pid in (front, agent.pid()):
+        assert SECRET not in node.run(["sh", "-c", f"tr '\\0' ' ' </proc/{pid}/cmdline"]).stdout
+    # And the secret is not in its memory.
+    dumped = node.run(["python3", "-c", _IN_MEMORY, front, SECRET], timeout=120).stdout
+    assert dumped.strip() == "absent"
+    privileged = node.run(["python3", "-c", _IN_MEMORY, agent.pid(), SECRET], timeout=120).stdout
+    assert privileged.strip() == "present"
+
+
+_IN_MEMORY = """
+import sys
+pid, secret = sys.argv[1], sys.argv[2].encode()
+found = False
+with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+    for line in open(f"/proc/{pid}/maps"):
+        span, rights = line.split()[:2]
+        if not rights.startswith("rw"):
+            continue
+        start, end = (int(part, 16) for part in span.split("-"))
+        try:
+            memory.seek(start)
+            found = found or secret in memory.read(end - start)
+        except (OSError, ValueError, OverflowError):
+            pass
+print("present" if found else "absent")
+"""
+
+
+# -- ends
+
+
+def test_when_one_process_ends_so_does_the_other(node: Node, agent: Agent, client: Client) -> None:
+    for victim in (agent.front, agent.pid):
+        front = agent.front()
+        agent.signal("KILL", victim())
+        assert agent.wait() != 0
+        deadline = time.monotonic() + 20
+        while node.run(["test", "-e", f"/proc/{front}"], check=False).returncode == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        agent.start()
+        assert client.health().status == 200
+
+
+@pytest.mark.usefixtures("wg0")
+def test_a_graceful_end_finishes_what_is_being_applied(node: Node, agent: Agent, client: Client) -> None:
+    when_it_applies = f"while ! grep -q changing /run/vpnfleet/wg0.lock; do :; done; kill -TERM {agent.pid()}"
+    waiting = subprocess.Popen([*node.enter(), "timeout", "60", "sh", "-c", when_it_applies], env=ENVIRONMENT)
+    reply = client.syncconf("wg0", many(3000), max_removals=2)
+    assert waiting.wait(60) == 0
+    assert agent.wait() == 0
+    assert reply.body == DONE
+    assert len(peers_of(node)) == 3000
+    agent.start()
+
+
+@pytest.mark.usefixtures("wg0")
+def test_killed_at_any_point_the_next_call_completes(
+    node: Node, agent: Agent, client: Client, bystander: Bystander
+) -> None:
+    session = bystander.state()
+    assert client.syncconf("wg0", many(1500), max_removals=2).body == DONE
+    whole = [read_state(node).files[CONFIG].text]
+    started = time.monotonic()
+    assert client.syncconf("wg0", many(1500, 1)).body == DONE
+    takes = time.monotonic() - started
+    whole.append(read_state(node).files[CONFIG].text)
+    for turn in range(8):
+        pids = [agent.front(), agent.pid()]
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(client.syncconf, "wg0", many(1500, turn % 2))
+            time.sleep(takes * turn / 8)
+            agent.signal("KILL", *(reversed(pids) if turn % 2 else pids))
+            agent.wait()
+            try:
+                assert reply.result().body == DONE  # it was quicker
+            except (OSError, ValueError, http.client.HTTPException):
+                pass  # killed before it could answer
+        # The file is the old one or the new one, whole.
+        assert read_state(node).files[CONFIG].text in whole
+        agent.start()
+        assert client.syncconf("wg0", many(1500, turn % 2)).body == DONE
+        assert read_state(node).files[CONFIG].text == whole[turn % 2]
+        assert node.read("/run/vpnfleet/wg0.lock") == ""
+        assert client.module("wg_instance", {"name": "wg0"}).body["changed"] is False
+    bystander.check(session)
+
+
+# -- TLS
+
+
+def certificate(folder: Path, node: Node, name: str) -> tuple[str, str]:
+    """A certificate of the node's own; returns it and its key as text."""
+    pair = [folder / f"{name}.crt", folder / f"{name}.key"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{node.address}",
+         "-addext", "keyUsage=critical,digitalSignature,keyCertSign", "-out", pair[0], "-keyout", pair[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return pair[0].read_text(), pair[1].read_text()
+
+
+@pytest.mark.usefixtures("wg0")
+def test_by_tls_and_with_a_new_certificate_while_it_runs(agent: Agent, node: Node, tmp_path: Path) -> None:
+    agent.stop()
+    pairs = {name: certificate(tmp_path, node, name) for name in ("first", "second")}
+
+    def put(name: str) -> None:
+        node.write("/run/agent.crt", pairs[name][0])
+        node.write("/run/agent.key", pairs[name][1], 0o600)
+
+    put("first")
+    secure = Agent(
+        node, port=8444, options=["--certificate", "/run/agent.crt", "--key", "/run/agent.key"],
+        certificate=tmp_path / "first.crt",
+    )  # fmt: skip
+    secure.start()
+    try:
+        assert secure.client().syncconf("wg0", A).body == DONE
+        # Somebody who says nothing, or speaks no TLS, blocks nobody.
+        with (
+            socket.create_connection((node.address, 8444)),
+            socket.create_connection((node.address, 8444)) as plain,
+        ):
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert secure.client().health().status == 200
+        old = secure.front()
+        put("second")
+        secure.signal("HUP", secure.pid())
+        secure.certificate = tmp_path / "second.crt"
+        deadline = time.monotonic() + 30
+        while secure.front() == old or secure.log().count("ready on") < 2:
+            assert time.monotonic() < deadline, secure.log()
+            time.sleep(0.05)
+        assert secure.client().health().status == 200
+        assert secure.client().syncconf("wg0", A + B).body == DONE
+        # A certificate that is none changes nothing.
+        node.write("/run/agent.crt", "none")
+        secure.signal("HUP", secure.pid())
+        deadline = time.monotonic() + 30
+        while "the front cannot start" not in secure.log():
+            assert time.monotonic() < deadline, secure.log()
+            time.sleep(0.05)
+        assert secure.client().health().status == 200
+    finally:
+        secure.stop()
+        agent.start()
+
+
+@pytest.mark.usefixtures("agent")
+def test_what_cannot_be_started_says_why(node: Node) -> None:
+    module = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent"
+
+    def start(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*node.enter(), "env", f"PYTHONPATH={ROOT / 'collections'}", "python3", "-m", module, *arguments],
+            capture_output=True, text=True, timeout=60, env=ENVIRONMENT,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    listen = ("--listen", "127.0.0.1:9000", "--state-dir", "/run/other")
+    assert start(*listen, "--secrets", "/nowhere") == (
+        2, "the agent cannot start: /nowhere cannot be read: No such file or directory\n"
+    )  # fmt: skip
+    node.write("/run/open", "s" * 40, 0o644)
+    assert "mode 0600" in start(*listen, "--secrets", "/run/open")[1]
+    code, told = start(*listen, "--secrets", SECRETS, "--user", "nosuchuser")
+    assert (code, "there is no user nosuchuser" in told) == (1, True)
+    assert (
+        "another agent uses"
+        in start("--listen", "127.0.0.1:9001", "--secrets", SECRETS, "--state-dir", STATE_DIR)[1]
+    )
+    assert "root" in start(*listen, "--secrets", SECRETS, "--user", "root")[1]

@@ -1,0 +1,250 @@
+"""playbooks/agent.yml on a node with systemd: what it puts there, with which rights that runs, and that secret,
+certificate and code change while calls go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
+    Agent,
+    AgentError,
+    AgentRefused,
+    AgentUnreachable,
+    health,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_transport import run_module
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import agents
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
+    Registry,
+    open_registry,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+from tests.lab.fleet import ROOT
+from tests.systemd.api_host import ensure_api_image
+from tests.systemd.node import NodeFactory, SystemdNode
+
+NAME = "agent-node"
+SERVICE, SOCKET = "vpnfleet-agent.service", "vpnfleet-agent.socket"
+RUNNING = "/etc/vpnfleet-agent/running"
+#: What systemd-analyze says of the unit, of 10: a unit without any protection has 9.6.
+EXPOSURE = 3.0
+
+
+@dataclass
+class Deployment:
+    """A node with systemd in a registry of its own."""
+
+    node: SystemdNode
+    folder: Path
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"VPNFLEET_DATABASE_URL": f"sqlite:///{self.folder}/registry.db"}
+
+    def play(self, playbook: str, *options: str, good: bool = True, **asked: Any) -> int:
+        """Run a playbook; how many tasks changed something on the node."""
+        given = self.folder / "variables.json"
+        given.write_text(json.dumps(asked), encoding="utf-8")
+        argv = [sys.executable, "-m", "ansible", "playbook", "-i", str(self.folder / "registry.yml")]
+        result = subprocess.run(
+            [*argv, "-e", f"@{given}", *options, str(ROOT / "playbooks" / f"{playbook}.yml")],
+            env={**self.node.ansible_env(), **self.variables},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.told.append(result.stdout + result.stderr)
+        assert (result.returncode == 0) == good, self.told[-1][-6000:]
+        recap = re.search(rf"^{NAME} .*changed=(\d+)", result.stdout, re.M)
+        return int(recap.group(1)) if recap else 0
+
+    @contextmanager
+    def registry(self) -> Iterator[Registry]:
+        with mock.patch.dict(os.environ, self.variables):
+            registry = open_registry(schema_required=True)
+        try:
+            yield registry
+        finally:
+            registry.close()
+
+    def agent(self, registry: Registry) -> Agent | None:
+        with registry.read() as session:
+            return agents.agent_of(session, NAME)
+
+    def reach_by_ssh(self, possible: bool) -> None:
+        """Ansible finds the node over SSH, or nobody."""
+        with self.registry() as registry, registry.write() as session:
+            require_node(session, NAME).ansible_host = self.node.address if possible else "nowhere.invalid"
+
+    def here(self) -> list[str]:
+        """What there is of the agent on the node."""
+        script = (
+            "ls -d /usr/local/lib/vpnfleet-agent /etc/vpnfleet-agent /var/lib/vpnfleet-agent "
+            "/etc/systemd/system/vpnfleet-agent* /etc/systemd/system/*.wants/vpnfleet-agent* 2>/dev/null; "
+            "getent passwd vpnfleet-agent"
+        )
+        return self.node.run(["sh", "-c", script], check=False).stdout.split("\n")[:-1]
+
+
+@pytest.fixture(scope="module")
+def fleet(systemd_nodes: NodeFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    node = systemd_nodes(NAME, ensure_api_image())
+    # There is no way to a mirror: apt's lists are as new as they get.
+    node.run(["touch", "/var/lib/apt/lists"])
+    fleet = Deployment(node, tmp_path_factory.mktemp("agent"))
+    (fleet.folder / "registry.yml").write_text("plugin: vpnfleet.wireguard.registry\n", encoding="utf-8")
+    (fleet.folder / "group_vars").mkdir()
+    variables = json.loads(node.inventory.read_text(encoding="utf-8"))["nodes"]["hosts"][NAME]
+    del variables["ansible_host"]
+    (fleet.folder / "group_vars" / "nodes.yml").write_text(json.dumps(variables), encoding="utf-8")
+    with mock.patch.dict(os.environ, fleet.variables):
+        registry = open_registry()
+    with registry.write() as session:
+        session.add(
+            Node(
+                name=NAME,
+                ansible_host=node.address,
+                endpoint=node.address,
+                ip_pool_cidr="10.64.0.0/16",
+                ip6_pool_cidr="fd64::/48",
+            )
+        )
+    registry.close()
+    fleet.play("agent", "--check", "--diff")
+    assert fleet.here() == []
+    assert fleet.play("agent", "-vvv", "--diff") > 0
+    yield fleet
+    node.remove()
+
+
+def asking(
+    fleet: Deployment, registry: Registry, ended: threading.Event, told: list[str]
+) -> threading.Thread:
+    """Call a module every 100 ms, as a playbook does, until the end; what fails is told, else an empty text."""
+
+    def work() -> None:
+        while not ended.wait(0.1):
+            agent = fleet.agent(registry)
+            try:
+                assert agent is not None
+                run_module(agent, lambda: fleet.agent(registry), "wg_info", {"peers": False}, False, False)
+            except (AgentError, AssertionError) as error:
+                told.append(f"{time.strftime('%H:%M:%S')} {error}")
+            else:
+                told.append("")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_second_run_changes_nothing(fleet: Deployment) -> None:
+    assert fleet.play("agent") == 0
+    assert fleet.play("agent", "--check", "--diff") == 0
+
+
+def test_it_runs_with_few_rights(fleet: Deployment) -> None:
+    assert fleet.node.run(["systemctl", "is-enabled", SERVICE, SOCKET]).stdout == "enabled\nenabled\n"
+    listed = fleet.node.run(["systemd-analyze", "security", "--no-pager", SERVICE], check=False).stdout
+    exposure = float(re.findall(r"Overall exposure level for \S+: ([0-9.]+)", listed)[0])
+    print(f"systemd-analyze security: {exposure}")
+    assert exposure <= EXPOSURE, listed
+    # The process that faces the network has nothing at all.
+    script = (
+        f"main=$(systemctl show --value --property=MainPID {SERVICE}); "
+        "for p in $main $(cat /proc/$main/task/*/children); do "
+        "echo $(id -un $(stat -c %u /proc/$p)) $(sed -n 's/^Cap[EB][fn][fd]:.//p' /proc/$p/status); done"
+    )
+    shown = sorted(set(fleet.node.run(["sh", "-c", script]).stdout.splitlines()))
+    nothing, few = "0" * 16, f"{(1 << 12) | (1 << 7) | (1 << 6) | (1 << 8):016x}"
+    assert shown == [f"root {few} {few}", f"vpnfleet-agent {nothing} {nothing}"]
+    for path in ("/etc/vpnfleet-agent/secrets", "/etc/vpnfleet-agent/tls/a/key.pem"):
+        assert fleet.node.run(["stat", "-c", "%a %U", path]).stdout == "600 root\n"
+
+
+def test_the_playbooks_reach_the_node_by_it_alone(fleet: Deployment) -> None:
+    fleet.reach_by_ssh(False)
+    try:
+        fleet.play("provision", instance="anna@example.com", peers=[{"name": "phone"}])
+        assert fleet.node.run(["systemctl", "is-active", "wg-quick@wg1"]).stdout == "active\n"
+        fleet.node.run(["ip", "link", "del", "wg1"])
+        fleet.play("reconcile", node=NAME)
+        fleet.play("drift")
+        assert '"has_drift": false' in fleet.told[-1] or "has_drift" not in fleet.told[-1]
+        assert len(fleet.node.run(["wg", "show", "wg1", "peers"]).stdout.splitlines()) == 1
+
+        fleet.node.reboot()
+        with fleet.registry() as registry:
+            agent = fleet.agent(registry)
+        assert agent is not None
+        told = health(agent, 30)
+        assert [one["name"] for one in told["interfaces"]] == ["wg1"]
+
+        # What a reboot starts is not started anew.
+        fleet.reach_by_ssh(True)
+        assert fleet.play("agent") == 0
+        fleet.reach_by_ssh(False)
+        fleet.play("remove", instance="anna@example.com")
+        assert fleet.node.run(["wg", "show", "interfaces"]).stdout.strip() == ""
+    finally:
+        fleet.reach_by_ssh(True)
+
+
+def test_secret_certificate_and_code_change_while_calls_go_on(fleet: Deployment) -> None:
+    with fleet.registry() as registry:
+        before = fleet.agent(registry)
+        assert before is not None
+        told: list[str] = []
+        ended = threading.Event()
+        asks = asking(fleet, registry, ended, told)
+        try:
+            fleet.play("agent", "-vvv", rotate=True)
+            # As a run that brings other code, or died before it came to starting it.
+            fleet.node.run(["sed", "-i", "/^code/d", RUNNING])
+            assert fleet.play("agent") > 0
+            assert fleet.play("agent") == 0
+        finally:
+            ended.set()
+            asks.join(60)
+        after = fleet.agent(registry)
+    assert len(told) > 20
+    assert [one for one in told if one] == []
+    assert after is not None
+    assert after.secret != before.secret
+    assert after.certificate != before.certificate
+    assert after.secret not in "".join(fleet.told)
+    assert before.secret not in "".join(fleet.told)
+    # What it was is worth nothing any more.
+    with pytest.raises(AgentRefused, match="refuses the signature"):
+        health(Agent(after.url, before.secret, after.certificate), 30)
+    with pytest.raises(AgentUnreachable, match="certificate is not the one"):
+        health(Agent(after.url, after.secret, before.certificate), 30)
+
+
+def test_it_is_taken_away_whole(fleet: Deployment) -> None:
+    foreseen = fleet.play("agent", "--check", state="absent")
+    assert fleet.here() != []
+    assert fleet.play("agent", state="absent") == foreseen
+    assert fleet.here() == []
+    with fleet.registry() as registry:
+        assert fleet.agent(registry) is None
+    assert fleet.play("agent", state="absent") == 0
+    fleet.play("drift")  # over SSH again

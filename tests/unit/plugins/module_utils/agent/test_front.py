@@ -1,0 +1,247 @@
+"""The front's limits, with real connections and a privileged process that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames import (
+    LENGTHS,
+    fields_of,
+    frame_head,
+    lengths,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import Front
+
+Scenario = Callable[["Setting"], Awaitable[None]]
+
+
+class Setting:
+    """A front that listens, and the other end of its channel."""
+
+    def __init__(
+        self, front: Front, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.front, self.port, self.reader, self.writer = front, port, reader, writer
+        self.clients: list[asyncio.StreamWriter] = []
+
+    async def take(self) -> tuple[dict[str, Any], bytes]:
+        """The next request that reaches the privileged process."""
+        fields, raw = lengths(await asyncio.wait_for(self.reader.readexactly(LENGTHS.size), 10), 1 << 30)
+        return fields_of(await self.reader.readexactly(fields)), await self.reader.readexactly(raw)
+
+    def reply(self, number: int, body: bytes = b"{}") -> None:
+        self.writer.write(frame_head({"id": number, "status": 200, "headers": {}}, len(body)) + body)
+
+    async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        self.clients.append(writer)  # or it would be closed when nobody holds it
+        return reader, writer
+
+
+def played(scenario: Scenario, most_connections: int = 100) -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        front = Front(loop, most_connections)
+        theirs.setblocking(False)
+        await front.open_channel(theirs)
+        listening = loop.create_task(front.listen(listener, None))
+        reader, writer = await asyncio.open_connection(sock=ours)
+        setting = Setting(front, listener.getsockname()[1], reader, writer)
+        assert (await setting.take())[0] == {"ready": True}
+        try:
+            await asyncio.wait_for(scenario(setting), 60)
+        finally:
+            listening.cancel()
+            listener.close()
+            writer.close()
+
+    asyncio.run(play())
+
+
+def request(
+    body: bytes = b"", length: int | None = None, path: str = "/v1/health", when: int | None = None
+) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Content-Length: {len(body) if length is None else length}",
+        f"X-Signature: {'a' * 64}",
+        f"X-Timestamp: {int(time.time()) if when is None else when}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def all_of(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.read(), 20)
+
+
+def test_a_request_goes_on_as_it_came_and_its_answer_back() -> None:
+    async def scenario(setting: Setting) -> None:
+        reader, _writer = await setting.connect(request(b"\0\xff|body", path="/a?b=%7C"))
+        fields, body = await setting.take()
+        assert body == b"\0\xff|body"
+        assert (fields["method"], fields["path"], fields["peer"]) == ("POST", "/a?b=%7C", "127.0.0.1")
+        setting.reply(fields["id"], b'{"x":1}')
+        assert (await reader.readuntil(b'{"x":1}')).startswith(b"HTTP/1.1 200 OK\r\n")
+
+    played(scenario)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", request(b"abc", 5)], ids=["nothing", "half a head", "half a body"]
+)
+def test_who_is_too_slow_is_sent_away(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.2)
+
+    async def scenario(setting: Setting) -> None:
+        reader, _writer = await setting.connect(sent)
+        answer = await all_of(reader)
+        assert answer.startswith(b"HTTP/1.1 408 ") if sent else answer == b""
+
+    played(scenario)
+
+
+def test_a_head_that_drips_is_not_slow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.5)
+
+    async def scenario(setting: Setting) -> None:
+        reader, writer = await setting.connect(b"GET / HTTP/1.1\r\n")
+        answer = asyncio.ensure_future(all_of(reader))
+        while not answer.done():
+            try:
+                writer.write(b"A: 1\r\n")
+                await writer.drain()
+            except OSError:
+                break
+            await asyncio.sleep(0.05)
+        assert (await answer).startswith(b"HTTP/1.1 408 ")
+
+    played(scenario)
+
+
+def test_new_clients_are_let_in_for_those_that_say_nothing() -> None:
+    async def scenario(setting: Setting) -> None:
+        silent = [await setting.connect() for _ in range(12)]
+        reader, _writer = await setting.connect(request())
+        fields, _body = await setting.take()
+        setting.reply(fields["id"])
+        assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+        ended = [reader for reader, _writer in silent if reader.at_eof() or reader.exception()]
+        assert len(ended) >= 5
+
+    played(scenario, most_connections=8)
+
+
+def test_long_bodies_make_room_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+
+    async def scenario(setting: Setting) -> None:
+        first, _ = await setting.connect(request(b"x", 1000))
+        await setting.connect(request(b"x", 1000))
+        third, _ = await setting.connect(request(b"y" * 1000))
+        fields, body = await setting.take()
+        assert body == b"y" * 1000
+        setting.reply(fields["id"])
+        assert (await third.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert await all_of(first)
+
+    played(scenario)
+
+
+def test_when_too_many_wait_further_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_CALLS", 2)
+    monkeypatch.setattr(limits, "MOST_WAITING", 1)
+
+    async def scenario(setting: Setting) -> None:
+        first = [await setting.connect(request()) for _ in range(2)]
+        taken = [(await setting.take())[0]["id"] for _ in first]
+        waiting, _ = await setting.connect(request())
+        while sum(connection.waits() for connection in setting.front.connections) < 3:
+            await asyncio.sleep(0.01)
+        refused, _ = await setting.connect(request())
+        answer = await all_of(refused)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 5\r\n" in answer
+        setting.reply(taken[0])
+        fields, _body = await setting.take()
+        setting.reply(fields["id"])
+        assert (await waiting.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+
+    played(scenario)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(when=int(time.time()) - 1000),
+        request(path="/a|b"),
+        request().replace(b"a" * 64, b"A" * 64),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_cannot_be_signed_rightly_goes_no_further(data: bytes) -> None:
+    async def scenario(setting: Setting) -> None:
+        reader, _writer = await setting.connect(data)
+        assert (await all_of(reader)).startswith(b"HTTP/1.1 401 ")
+        other, _writer = await setting.connect(request())
+        assert (await setting.take())[0]["id"] == 1
+        setting.reply(1)
+        assert await other.readuntil(b"{}")
+
+    played(scenario)
+
+
+def test_a_body_is_asked_for_where_that_is_waited_for() -> None:
+    async def scenario(setting: Setting) -> None:
+        head = request(length=3).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+        reader, writer = await setting.connect(head)
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert (await setting.take())[1] == b"abc"
+
+    played(scenario)
+
+
+def test_when_it_drains_those_that_wait_get_their_answers() -> None:
+    async def scenario(setting: Setting) -> None:
+        waiting, _ = await setting.connect(request())
+        idle, _ = await setting.connect()
+        fields, _body = await setting.take()
+        while len(setting.front.connections) < 2:
+            await asyncio.sleep(0.01)
+        setting.front.drain()
+        assert await all_of(idle) == b""
+        assert not setting.front.ended.done()
+        setting.reply(fields["id"])
+        assert (await waiting.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+        await asyncio.wait_for(setting.front.ended, 20)
+
+    played(scenario)
+
+
+def test_when_the_channel_ends_so_does_the_front() -> None:
+    async def scenario(setting: Setting) -> None:
+        setting.writer.close()
+        await asyncio.wait_for(setting.front.ended, 10)
+
+    played(scenario)
+
+
+def test_an_answer_that_is_no_frame_ends_it() -> None:
+    async def scenario(setting: Setting) -> None:
+        setting.writer.write(b"\xff" * 100)
+        await asyncio.wait_for(setting.front.ended, 10)
+
+    played(scenario)
