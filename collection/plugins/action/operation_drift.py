@@ -200,15 +200,15 @@ class ActionModule(RegistryAction):
 
         def settle(session: Session) -> None:
             held = self._held(session, task_vars)
-            nodes = {node.id: node for node in nodes_of(session, held)}
-            for operation in held:
-                node = nodes[str(operation.node_id)]
-                if node.name in looked:
-                    outcome, report = looked[node.name]
-                    stages.note(operation, report=report)
-                    operations.settle(
-                        session, [operation], node_operations.APPLY, node, {operation.id: outcome}
-                    )
+            drift.settle_all(
+                session,
+                node_operations.APPLY,
+                [
+                    (operation, node, *looked[node.name])
+                    for operation, node in zip(held, nodes_of(session, held), strict=True)
+                    if node.name in looked
+                ],
+            )
 
         self.persistently(settle)
         return shown

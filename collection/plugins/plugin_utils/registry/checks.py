@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import stages
@@ -28,6 +28,8 @@ OK, UNREACHABLE, FAILED = "ok", "unreachable", "failed"
 COUNTED = ("missing", "mismatched", "unknown", "interface")
 _STATES = {stages.DONE: OK, stages.UNREACHABLE: UNREACHABLE}
 _LONGEST_ERROR = 1000
+#: A statement of SQLite's may be of so many conditions, and twice as many.
+_CHUNK = 200
 
 
 def note(
@@ -39,27 +41,42 @@ def note(
 ) -> None:
     """Write down how a look or a reconcile of a node ended. `summary` has what differs, as reports have it; None when
     that is not known."""
+    session.add(_row(operation, node, outcome, summary))
+    session.flush()
+    _forget_old(session, [node.id])
+
+
+def note_all(
+    session: Session,
+    ended: Iterable[tuple[Operation, Node, stages.Outcome, Mapping[str, int] | None]],
+) -> None:
+    """The same of many nodes, in a few statements for all of them."""
+    rows = [_row(operation, node, outcome, summary) for operation, node, outcome, summary in ended]
+    session.add_all(rows)
+    session.flush()
+    _forget_old(session, [row.node_id for row in rows])
+
+
+def _row(
+    operation: Operation, node: Node, outcome: stages.Outcome, summary: Mapping[str, int] | None
+) -> NodeCheck:
     state = _STATES.get(outcome.state, FAILED)
     known = summary if state == OK and summary is not None else {}
     numbers = {f"{name}_count": known.get(f"{name}_count") for name in COUNTED}
     moment = now()
-    session.add(
-        NodeCheck(
-            node_id=node.id,
-            operation_id=operation.id,
-            kind=operation.kind,
-            at=moment,
-            state=state,
-            error=outcome.error[:_LONGEST_ERROR] if outcome.error and state != OK else None,
-            has_drift=any(numbers.values()) if known else None,
-            milliseconds=None
-            if operation.started_at is None
-            else max(0, round((moment - operation.started_at).total_seconds() * 1000)),
-            **numbers,
-        )
+    return NodeCheck(
+        node_id=node.id,
+        operation_id=operation.id,
+        kind=operation.kind,
+        at=moment,
+        state=state,
+        error=outcome.error[:_LONGEST_ERROR] if outcome.error and state != OK else None,
+        has_drift=any(numbers.values()) if known else None,
+        milliseconds=None
+        if operation.started_at is None
+        else max(0, round((moment - operation.started_at).total_seconds() * 1000)),
+        **numbers,
     )
-    session.flush()
-    _forget_old(session, node.id)
 
 
 def latest(session: Session, nodes: Sequence[str] | None = None) -> dict[str, NodeCheck]:
@@ -109,18 +126,26 @@ def kept() -> int:
     return max(1, int(said)) if said.isascii() and said.isdecimal() and len(said) < 10 else KEPT
 
 
-def _forget_old(session: Session, node_id: str) -> None:
-    """Of a node that has more, the oldest go: one step along the index, most of the time for one row."""
+def _forget_old(session: Session, nodes: Sequence[str]) -> None:
+    """Of nodes that have more, the oldest go: one step along the index for each, most of the time for one row."""
     oldest_kept = (
         select(NodeCheck.id)
-        .where(NodeCheck.node_id == node_id)
+        .where(NodeCheck.node_id == Node.id)
         .order_by(NodeCheck.id.desc())
         .offset(kept() - 1)
         .limit(1)
+        .correlate(Node)
+        .scalar_subquery()
     )
-    oldest = session.scalar(oldest_kept)
-    if oldest is not None:
-        session.execute(
-            delete(NodeCheck).where(NodeCheck.node_id == node_id, NodeCheck.id < oldest),
-            execution_options={"synchronize_session": False},
-        )
+    for start in range(0, len(nodes), _CHUNK):
+        some = nodes[start : start + _CHUNK]
+        query = select(Node.id, oldest_kept).where(Node.id.in_(some))
+        too_old = [
+            and_(NodeCheck.node_id == node_id, NodeCheck.id < oldest)
+            for node_id, oldest in session.execute(query)
+            if oldest is not None
+        ]
+        if too_old:
+            session.execute(
+                delete(NodeCheck).where(or_(*too_old)), execution_options={"synchronize_session": False}
+            )

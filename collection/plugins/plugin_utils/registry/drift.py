@@ -16,6 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     checks,
     looks,
     node_operations,
+    owner,
     stages,
     teardown,
 )
@@ -125,6 +126,33 @@ def settle(
     checks.note(session, operation, node, outcome, None if found is None else found["summary"])
     if operation.request.get("several"):
         looks.answer(session, operation, _result(node, operation, found))
+
+
+def settle_all(
+    session: Session,
+    stage: str,
+    looked: Sequence[tuple[Operation, Node, stages.Outcome, dict[str, Any] | None]],
+) -> None:
+    """What `operations.settle` does, of all nodes of a look at once: how it went, and the report if there is one."""
+    moment, lease = now(), owner.lease()
+    for operation, node, outcome, found in looked:
+        stages.set_outcome(operation, stage, node, outcome)
+        stages.note(operation, report=found)
+        operation.lease_until = lease
+        if outcome.state != stages.UNREACHABLE:
+            node.last_seen = moment
+    checks.note_all(
+        session,
+        (
+            (operation, node, outcome, None if found is None else found["summary"])
+            for operation, node, outcome, found in looked
+        ),
+    )
+    together = [one for one in looked if one[0].request.get("several")]
+    waited_for = looks.waited_for(session, {str(one[0].run_id) for one in together})
+    for operation, node, _outcome, found in together:
+        if node.name in waited_for:
+            looks.answer(session, operation, _result(node, operation, found))
 
 
 def result(session: Session, operation: Operation) -> Result:

@@ -119,6 +119,14 @@ def is_shared(session: Session, operation: Operation) -> bool:
     )
 
 
+def waited_for(session: Session, runs: Collection[str]) -> set[str]:
+    """The names of the nodes that looks at them alone wait for, which these runs serve."""
+    if not runs:
+        return set()
+    waiting = session.scalars(select(Operation).where(*_WAITING, Operation.run_id.in_(runs)))
+    return {str(one.request["node"]) for one in waiting if one.request.get("node") is not None}
+
+
 def answer(session: Session, part: Operation, ended: Result) -> None:
     """End the looks at one node that a look at the fleet serves: `part` is what it does on that node, and `ended` how
     that ended. They need not wait for the other nodes."""
