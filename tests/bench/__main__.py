@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import agent, fleet_data, http, looks, on_node, playbook, registry
+from tests.bench import agent, fleet_data, http, looks, on_node, playbook, processor, registry
 from tests.bench.side_by_side import Comparison, Figure, compare
 from tests.lab.errors import LabError
 from tests.lab.fleet import ROOT, Lab
@@ -185,7 +185,7 @@ def main() -> int:
     runs = max(5, arguments.runs)
     results: list[Result] = []
     try:
-        with Lab(name="bench", nodes=2, devices=1) as lab:
+        with processor.counted(), Lab(name="bench", nodes=2, devices=1) as lab:
             for name in arguments.only:
                 found = BENCHES[name](lab, FOLDER / "data", runs)
                 results += found if isinstance(found, Sequence) else [found]

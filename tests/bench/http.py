@@ -53,17 +53,19 @@ class Server:
 
 @contextmanager
 def serving(bench: Bench) -> Iterator[Server]:
-    """A server on a bench's registry."""
+    """A server on a bench's registry, with its inventories and its environment."""
     folder = bench.folder / "inventory"
     folder.mkdir(exist_ok=True)
-    (folder / "registry.yml").write_text("plugin: vpnfleet.wireguard.registry\n", encoding="utf-8")
-    (folder / "lab.yml").symlink_to(bench.lab.inventory)
+    for path in bench.inventories:
+        (folder / path.name).symlink_to(path)
     environment = {
         **bench.lab.ansible_env(),
+        **bench.variables,
         "VPNFLEET_DATABASE_URL": bench.url,
         "VPNFLEET_INVENTORY": str(folder),
         "VPNFLEET_PORT": "0",
         "VPNFLEET_WAIT_SECONDS": "60",
+        "VPNFLEET_RATE_LIMIT_DRIFT_ALL": "",
     }
     key = make_key(environment, "bench", "ops")
     process, url = start(environment, bench.folder / "server.log")

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from sqlalchemy import insert
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.key_pairs import new_key_pair
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
@@ -17,9 +18,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     new_id,
     now,
 )
-from tests.bench import fleet_data, playbook
+from tests.bench import fleet_data, http, playbook
 from tests.bench.registry import CUSTOMER, Bench
-from tests.bench.side_by_side import Comparison, compare
+from tests.bench.side_by_side import Comparison, Measured, compare, compare_all
 from tests.lab.fleet import ROOT, Lab
 
 NODES = 50
@@ -31,19 +32,12 @@ _CURVE = "-o KexAlgorithms=curve25519-sha256"
 
 
 def fleet(_lab: Lab, folder: Path, runs: int) -> list[Comparison]:
-    """50 nodes, on each one instance (one wireguard-go) with 100 peers: drift.yml of all, against pyinfra reading the
-    dump of all."""
+    """50 nodes, on each one instance (one wireguard-go) with 100 peers: drift.yml of all, and the same asked for over
+    HTTP, against pyinfra reading the dump of all."""
     pyinfra = _pyinfra()
     with Lab(name="bench-fleet", nodes=NODES, devices=0) as lab, tempfile.TemporaryDirectory() as sockets:
         bench = Bench(lab, folder / "fleet")
-        with bench.open() as registry, registry.write() as session:
-            for number, node in enumerate(session.query(Node).order_by(Node.name), 64):
-                node.ip_pool_cidr = f"10.{number}.0.0/16"
-        bench.run(
-            "provision",
-            instances=[{"instance": f"{node.name}@example.com", "node": node.name} for node in lab.nodes],
-            peers=[],
-        )
+        _one_instance_each(bench)
         _fill(bench, PEERS)
         bench.run("reconcile", changed=True, nodes=[node.name for node in lab.nodes])
         bench.variables["ANSIBLE_SSH_CONTROL_PATH_DIR"] = sockets
@@ -78,35 +72,42 @@ def fleet(_lab: Lab, folder: Path, runs: int) -> list[Comparison]:
             for path in Path(sockets).iterdir():
                 subprocess.run(["ssh", "-O", "exit", "-S", str(path), "-"], capture_output=True, check=False)
 
-        baseline = (f"pyinfra reading wg show all dump from the same {NODES} nodes over SSH", read)
-        what = f"drift.yml of {NODES} nodes with {PEERS} peers each, registry included"
-        results = [
-            compare(
-                "drift_of_50_nodes_first_time",
-                1.0,
-                (f"{what}; no connection is open, the same key exchange as pyinfra's", drift_with_curve),
-                baseline,
-                runs,
-                between=hang_up,
-            ),
-            compare(
-                "drift_of_50_nodes_again",
-                1.0,
-                (f"{what}; SSH's connections are open from the last run (ControlPersist)", drift),
-                baseline,
-                runs,
-            ),
-            compare(
-                "drift_of_50_nodes_first_time_quantum_safe",
-                1.0,
-                (f"{what}; no connection is open, OpenSSH's own key exchange", drift),
-                baseline,
-                runs,
-                between=hang_up,
-            ),
-        ]
-    """One node with 50,000 peers in one instance: drift.yml of it, against a play with one task, raw: wg show dump."""
-    return results
+        with http.serving(bench) as server, server.client() as client:
+
+            def ask() -> None:
+                answer = client.get("/api/drift/nodes")
+                if answer.status_code != 200:
+                    raise RuntimeError(answer.text[-3000:])
+                summary = answer.json()["data"]["summary"]
+                if summary != {**dict.fromkeys(summary, 0), "total_nodes": NODES}:
+                    raise RuntimeError(f"the look has found {summary}")
+
+            what = f"of {NODES} nodes with {PEERS} peers each, registry included"
+            again = "SSH's connections are open from the last run (ControlPersist)"
+            return compare_all(
+                [
+                    Measured(
+                        "drift_of_50_nodes_first_time",
+                        1.0,
+                        f"drift.yml {what}; no connection is open, the same key exchange as pyinfra's",
+                        drift_with_curve,
+                        hang_up,
+                    ),
+                    Measured("drift_of_50_nodes_again", 1.0, f"drift.yml {what}; {again}", drift),
+                    Measured(
+                        "drift_of_50_nodes_over_http", 1.0, f"GET /api/drift/nodes {what}; {again}", ask
+                    ),
+                    Measured(
+                        "drift_of_50_nodes_over_http_first_time_quantum_safe",
+                        1.0,
+                        f"GET /api/drift/nodes {what}; no connection is open, OpenSSH's own key exchange",
+                        ask,
+                        hang_up,
+                    ),
+                ],
+                (f"pyinfra reading wg show all dump from the same {NODES} nodes over SSH", read),
+                min(runs, 5),
+            )
 
 
 def big_node(lab: Lab, folder: Path, runs: int) -> Comparison:
@@ -132,6 +133,24 @@ def big_node(lab: Lab, folder: Path, runs: int) -> Comparison:
     )
     bench.run("remove", instance=name)
     return result
+
+
+def _one_instance_each(bench: Bench) -> None:
+    """On each node an instance without peers, straight into the tables."""
+    with bench.open() as registry, registry.write() as session:
+        for number, node in enumerate(session.query(Node).order_by(Node.name), 64):
+            private, public = new_key_pair()
+            session.add(
+                Instance(
+                    name=f"{node.name}@example.com",
+                    node_id=node.id,
+                    listen_port=51820,
+                    private_key=private,
+                    public_key=public,
+                    subnet=f"10.{number}.0.0/24",
+                    subnet6=f"{node.ip6_pool_cidr.partition('/')[0]}/64",
+                )
+            )
 
 
 def _fill(bench: Bench, number: int) -> None:

@@ -389,3 +389,15 @@ def test_preshared_keys_are_kept_encrypted_and_the_rotation_finds_them() -> None
     use([new])
     assert unsealed_peers(again) == request["peers"]
     assert {**kept, "peers_sealed": ""} == {**again, "peers_sealed": ""}
+
+
+@pytest.mark.parametrize("variables", [{}, {"node": NODE}, {"nodes": [NODE]}], ids=["all", "one", "a list"])
+def test_how_long_a_node_has_to_answer(variables: dict[str, Any]) -> None:
+    assert "timeout" not in read_requests("drift", variables)[0]
+    for seconds in (1, "30", 3600):
+        assert read_requests("drift", {**variables, "timeout": seconds})[0]["timeout"] == int(seconds)
+    for wrong in (0, -1, 3601, "soon", "{{ 5 }}", [5], True, 1.5, ""):
+        with pytest.raises(Invalid, match="timeout"):
+            read_requests("drift", {**variables, "timeout": wrong})
+    # It is nothing to a repair.
+    assert "timeout" not in read_requests("reconcile", {"node": NODE, "timeout": 5})[0]
