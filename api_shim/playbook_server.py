@@ -23,8 +23,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NoReturn
 
 from api_shim import run_process
@@ -35,12 +37,9 @@ _TERM_SECONDS = 5.0
 _OURS = "ansible_collections.vpnfleet.wireguard.plugins"
 _PRELOADED = (
     *(f"ansible.plugins.action.{name}" for name in ("normal", "fail", "validate_argument_spec")),
-    *(f"ansible.plugins.become.{name}" for name in ("sudo",)),
-    *(f"ansible.plugins.callback.{name}" for name in ("default",)),
-    *(f"ansible.plugins.connection.{name}" for name in ("local", "ssh")),
+    *(f"ansible.plugins.cache.{name}" for name in ("memory",)),
     *(f"ansible.plugins.filter.{name}" for name in ("core", "encryption", "mathstuff", "urls", "urlsplit")),
     *(f"ansible.plugins.inventory.{name}" for name in ("auto", "host_list", "ini", "yaml")),
-    *(f"ansible.plugins.shell.{name}" for name in ("sh",)),
     *(f"ansible.plugins.strategy.{name}" for name in ("linear",)),
     *(f"ansible.plugins.test.{name}" for name in ("core", "files", "mathstuff", "uri")),
     *(f"ansible.plugins.vars.{name}" for name in ("host_group_vars",)),
@@ -53,6 +52,10 @@ _PRELOADED = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
+#: Of these kinds, Ansible asks each plugin that there is for the options it takes, in every run.
+_ASKED = ("become", "callback", "connection", "shell")
+#: And of these, those that are used.
+_USED = ("cache", "inventory", "vars")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -88,9 +91,30 @@ def preload() -> None:
     import_module("ansible.plugins.loader").init_plugin_loader([])
     for name in _PRELOADED:
         import_module(name)
+    _preload_options()
+    import_module("sqlalchemy.orm").configure_mappers()
     # Collections of garbage would touch, and so copy, each page that is shared with the children.
     gc.collect()
     gc.freeze()
+
+
+def _preload_options() -> None:
+    """Have Ansible know which options plugins take: it reads that out of their documentation, in YAML, when it first
+    meets them."""
+    loaders = import_module("ansible.plugins.loader")
+    for kind in _ASKED:
+        package = import_module(f"ansible.plugins.{kind}")
+        for module in iter_modules(package.__path__):
+            with suppress(ImportError):  # it lacks a library, and is of no use to a playbook either
+                import_module(f"{package.__name__}.{module.name}")
+    for kind in (*_ASKED, *_USED):
+        loader = getattr(loaders, f"{kind}_loader")
+        for name, plugin in list(sys.modules.items()):
+            own, _dot, base = name.rpartition(".")
+            if own == f"ansible.plugins.{kind}":
+                loader._load_config_defs(base, plugin, plugin.__file__)
+            elif own == f"{_OURS}.{kind}":
+                loader._load_config_defs(name, plugin, plugin.__file__)
 
 
 def _fork() -> int:
