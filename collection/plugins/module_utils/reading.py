@@ -78,7 +78,11 @@ class Node:
 def read_node(interfaces: Optional[List[str]] = None, source: Source = HERE) -> Node:
     """Read links, devices and routes of `interfaces`, or of all. Raises WireGuardError when a reading fails."""
     node = Node(source=source)
-    for entry in _json(ADDRESSES, source.addresses()):
+    entries = _json(ADDRESSES, source.addresses())
+    if not entries:
+        # Each node has a lo. What follows from no links at all is that all interfaces are missing.
+        raise WireGuardError(f"{' '.join(ADDRESSES)} did not answer")
+    for entry in entries:
         name = entry.get("ifname")
         if not name:
             continue
@@ -144,7 +148,7 @@ def _read_routes(node: Node) -> None:
 
 def _json(argv: Sequence[str], text: str) -> List[Dict[str, Any]]:
     try:
-        found = json.loads(text or "[]")
+        found = json.loads(text or "[]")  # as some versions of ip say that there are no routes
     except ValueError:
         raise WireGuardError(f"{' '.join(argv)} did not answer in JSON") from None
     return [entry for entry in found if entry]
