@@ -31,7 +31,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.replay im
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError, shown
 
 _METHOD = re.compile(r"[A-Z]{1,16}")
-_PATH = re.compile(r"[\x21-\x7e]{1,%d}" % limits.LONGEST_PATH)
+_PATH = re.compile(rf"[\x21-\x7e]{{1,{limits.LONGEST_PATH}}}")
 
 
 class Back:
