@@ -93,6 +93,7 @@ class NodeFields(Body):
     agent_url: str | None = Field(
         None,
         max_length=255,
+        description="where its agent is; with http nothing is sent there, but to a loopback address",
         json_schema_extra=_said(patterns.URL, "http://node1.example.com:8080"),
     )
     endpoint: str | None = Field(

@@ -64,7 +64,8 @@ class Client:
     def syncconf(self, interface: str, config: str | bytes, **more: Any) -> Reply:
         raw = config.encode() if isinstance(config, str) else config
         fields = {"config": base64.b64encode(raw).decode("ascii"), **more}
-        return self.post(f"/v1/wg/{interface}/syncconf", fields)
+        # The same call twice within a second would have the same signature, which counts once.
+        return self.post(f"/v1/wg/{interface}/syncconf?{time.monotonic_ns()}", fields)
 
     def health(self) -> Reply:
         return self.request("GET", f"/v1/health?{time.monotonic_ns()}")

@@ -73,7 +73,8 @@ def syncconf(lab: Lab, folder: Path, runs: int) -> Comparison:
 
         def by_agent() -> None:
             encoded = base64.b64encode(next(turn).read_bytes()).decode("ascii")
-            reply = client.request("POST", "/v1/wg/wgb0/syncconf", f'{{"config": "{encoded}"}}'.encode())
+            path = f"/v1/wg/wgb0/syncconf?{time.monotonic_ns()}"
+            reply = client.request("POST", path, f'{{"config": "{encoded}"}}'.encode())
             if reply.status != 200:
                 raise RuntimeError(str(reply.body))
 

@@ -124,7 +124,8 @@ CASES = [
            switches=EVERYTHING),
     drifts("a second run has errors again", Report(unknown=("x",), missing=("c",), issues=("file",), errors=("c",)),
            [A, B, peer("c", "10.<n>.0.9/32")], [A, B, STRANGER],
-           then=f"wg set wg<n> peer {peer_key('x')} allowed-ips 10.<n>.0.9/32", switches={MISSING: True}),
+           then=f"wg set wg<n> peer {peer_key('x')} allowed-ips 10.<n>.0.9/32",
+           switches={MISSING: True, MISMATCHED: True}),
 ]  # fmt: skip
 CASES = [
     (changes(row.name, {**row.asked, "listen_port": 9}, module="wg_drift", changed=False), report)
@@ -389,6 +390,7 @@ def test_what_should_not_be_there_is_reported(
         ("wg65", "public_key", peer_key("c"), node.run(["wg", "show", "wg65", "public-key"]).stdout.strip()),
         ("wg65", "addresses", ["10.65.0.1/24"], sorted(found.addresses)),
         ("wg65", "mtu", 1280, 1420),
+        ("wg65", "routes", "one to each network", "1 missing"),
     ]
     more = [tuple(entry.values()) for entry in answers["look at all"]["interface_issues"]]
     assert more == [*issues, ("wg66", "interface", "absent", "up")]

@@ -131,15 +131,27 @@ class ActionModule(RegistryAction):
         names = list(nodes)
         for start in range(0, len(names), _TOGETHER):
             some = names[start : start + _TOGETHER]
-            with self.registry.read() as session:
-                wanted = expected(session, [nodes[name] for name in some])
+            try:
+                wanted = self._expected([nodes[name] for name in some])
+            except (RegistryError, WireGuardError):
+                # What is wrong with one row is told of its node, and of no other.
+                wanted = {}
             for name in some:
-                yield name, look(name, wanted.pop(nodes[name]), task_vars["hostvars"].raw_get(name))
+                try:
+                    if nodes[name] not in wanted:
+                        wanted.update(self._expected([nodes[name]]))
+                    yield name, look(name, wanted.pop(nodes[name]), task_vars["hostvars"].raw_get(name))
+                except Exception as error:
+                    yield name, partial(_raise, error)
+
+    def _expected(self, ids: Sequence[str]) -> dict[str, list[wg_drift.Expected]]:
+        with self.registry.read() as session:
+            return expected(session, ids)
 
     def looker(self, limit: float) -> Look:
         """What is to be done for a node, by its name, what it should run, and the host's variables: a function that
         looks at it, in a thread of its own, and gives what wg_drift answers. Here is decided how a node is reached.
-        What that raises is told as how it went on that node."""
+        What either raises is told as how it went on that node."""
         shells = NodeShells(self)
         agents = self.all_agents()
 
@@ -148,10 +160,7 @@ class ActionModule(RegistryAction):
         ) -> Callable[[], dict[str, Any]]:
             if name in agents:
                 return self._by_agent(agents[name], name, limit)
-            try:
-                return partial(_by_probe, shells.shell(variables), wanted, limit)
-            except AnsibleError as error:
-                return partial(_raise, error)
+            return partial(_by_probe, shells.shell(variables), wanted, limit)
 
         return look
 
@@ -360,7 +369,7 @@ def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[st
         return unreachable(str(error)), None
     except AgentError as error:
         return (unreachable if agent_transport.is_away(error) else failed)(str(error)), None
-    except (AnsibleError, WireGuardError) as error:
+    except (AnsibleError, WireGuardError, RegistryError) as error:
         return failed(str(error)), None
     except Exception as error:
         # One node that is beyond all expectation is no reason to tell nothing of the others.

@@ -72,13 +72,15 @@ def run(
     descriptors: Sequence[int] = (),
     check: bool = True,
     extra_environment: Optional[dict[str, str]] = None,
+    timeout: Optional[float] = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program and wait for it.
 
     `descriptors` are handed on to it. Raises CommandFailed on a non-zero exit code if `check`, WireGuardError when
-    the program is missing or takes longer than TIMEOUT.
+    the program is missing or takes longer than `timeout` seconds (TIMEOUT if not given).
     """
     path = require(argv[0])
+    seconds = TIMEOUT if timeout is None else timeout
     try:
         result = subprocess.run(
             [path, *argv[1:]],
@@ -87,12 +89,12 @@ def run(
             text=True,
             errors="replace",
             check=False,
-            timeout=TIMEOUT,
+            timeout=seconds,
             pass_fds=tuple(descriptors),
             env={**environment(), **(extra_environment or {})},
         )
     except subprocess.TimeoutExpired:
-        raise WireGuardError(f"{argv[0]} did not end within {TIMEOUT} s") from None
+        raise WireGuardError(f"{argv[0]} did not end within {seconds} s") from None
     if check and result.returncode != 0:
         raise CommandFailed(" ".join(argv[:3]), result.returncode, result.stderr or result.stdout)
     return result

@@ -194,10 +194,13 @@ def _converge_one(
 
 
 def _require_whole(outcome: Outcome, edited: bool) -> None:
-    """Make sure that no peer was overlooked where those stay that were found: the rest would be thrown out."""
-    desired, device = outcome.desired, outcome.before.device
+    """Make sure that no peer was overlooked where those stay that were found: the rest would be thrown out. A file that
+    names the same ones is a second witness already."""
+    desired, device, config = outcome.desired, outcome.before.device, outcome.before.config
     keeps_some = edited or desired.peers is None or not desired.purge_peers
-    if device is not None and outcome.wanted.device is not None and keeps_some:
+    if device is None or outcome.wanted.device is None or not keeps_some:
+        return
+    if config is None or config.peers.keys() != device.peers.keys():
         require_whole({desired.name: device})
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Set, Tuple
@@ -24,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import R
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import (
     ADDRESSES,
     HERE,
+    UNREADABLE,
     Source,
     routes_command,
 )
@@ -38,7 +38,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 
 # Up to so many interfaces are read one by one; above, one command reads all that there are.
 ONE_BY_ONE = 3
-_UNREADABLE = re.compile(r"^Unable to access interface ([^\s:]+):? ?(.*)$", re.MULTILINE)
 
 
 @dataclass
@@ -79,7 +78,11 @@ class Node:
 def read_node(interfaces: Optional[List[str]] = None, source: Source = HERE) -> Node:
     """Read links, devices and routes of `interfaces`, or of all. Raises WireGuardError when a reading fails."""
     node = Node(source=source)
-    for entry in _json(ADDRESSES, source.addresses()):
+    entries = _json(ADDRESSES, source.addresses())
+    if not entries:
+        # Each node has a lo. What follows from no links at all is that all interfaces are missing.
+        raise WireGuardError(f"{' '.join(ADDRESSES)} did not answer")
+    for entry in entries:
         name = entry.get("ifname")
         if not name:
             continue
@@ -111,11 +114,11 @@ def _read_devices(node: Node, interfaces: Optional[List[str]]) -> None:
                 node.unreadable[name] = result.stderr.strip()
         return
     result = node.source.dump("all")
-    if result.returncode != 0 and not _UNREADABLE.search(result.stderr):
+    if result.returncode != 0 and not UNREADABLE.search(result.stderr):
         raise IncompleteDump(f"wg show all dump failed: {result.stderr.strip()}")
     node.dumps.append((None, result.stdout))
     node.devices.update(parse_dump(result.stdout))
-    for name, why in _UNREADABLE.findall(result.stderr):
+    for name, why in UNREADABLE.findall(result.stderr):
         node.unreadable[name] = why
     for name, kind in node.kinds.items():
         if name not in node.devices and (
@@ -145,7 +148,7 @@ def _read_routes(node: Node) -> None:
 
 def _json(argv: Sequence[str], text: str) -> List[Dict[str, Any]]:
     try:
-        found = json.loads(text or "[]")
+        found = json.loads(text or "[]")  # as some versions of ip say that there are no routes
     except ValueError:
         raise WireGuardError(f"{' '.join(argv)} did not answer in JSON") from None
     return [entry for entry in found if entry]

@@ -10,11 +10,16 @@ changed on the strength of a reading, and before peers are told to be missing, w
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Set
+from typing import Collection, Dict, Mapping, Set
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import count
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE, Source
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import (
+    HERE,
+    UNREADABLE,
+    Printed,
+    Source,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device
 
 
@@ -27,7 +32,24 @@ def require_whole(devices: Mapping[str, Device], source: Source = HERE) -> None:
         return
     (first, *others) = devices
     answer = source.peers("all" if others else first)
-    check_whole(devices, peers_of(answer, None if others else first))
+    check_answered(devices, answer)
+    check_whole(devices, peers_of(answer.stdout, None if others else first))
+
+
+def check_answered(interfaces: Collection[str], answer: Printed) -> None:
+    """Raise IncompleteDump when ``wg show peers`` has not told of these interfaces: what it does not print would pass
+    for interfaces without peers. Pure.
+
+    Of another one that cannot be read it complains as well, and still tells of these.
+    """
+    complaints = UNREADABLE.findall(answer.stderr)
+    others_only = len(complaints) == len(answer.stderr.strip().splitlines()) > 0
+    about = next((name for name, _why in complaints if name in interfaces), None)
+    if about is not None or (answer.returncode != 0 and not others_only):
+        raise IncompleteDump(
+            f"wg show peers did not tell of {about or ', '.join(sorted(interfaces)[:3])} (exit code "
+            f"{answer.returncode}): {answer.stderr.strip()[-200:] or 'no message'}"
+        )
 
 
 def peers_of(answer: str, interface: str | None = None) -> Dict[str, Set[str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, systemd, traces
@@ -43,9 +44,8 @@ class Source(Protocol):
     def dump(self, interface: str) -> Printed:
         """What ``wg show <interface> dump`` does, "all" for all interfaces; failing is no error here."""
 
-    def peers(self, interface: str) -> str:
-        """What ``wg show <interface> peers`` prints, "all" for all interfaces. That it fails is no error here: of
-        another interface that cannot be read it complains as well, and what it tells of the others is what counts."""
+    def peers(self, interface: str) -> Printed:
+        """What ``wg show <interface> peers`` does, "all" for all interfaces; failing is no error here."""
 
     def has_socket(self, interface: str) -> bool:
         """Whether wireguard-go serves an interface of this name."""
@@ -59,6 +59,9 @@ class Source(Protocol):
     def traces(self, config_dir: str) -> Dict[str, str]:
         """What there is of interfaces besides themselves, as `traces` tells it."""
 
+
+#: How wg complains of one interface: its name, and why.
+UNREADABLE = re.compile(r"^Unable to access interface ([^\s:]+):? ?(.*)$", re.MULTILINE)
 
 ADDRESSES = ("ip", "-json", "-details", "address", "show")
 
@@ -84,9 +87,10 @@ class ThisNode:
         result = run(["wg", "show", interface, "dump"], check=False)
         return Printed(result.returncode, result.stdout, result.stderr)
 
-    def peers(self, interface: str) -> str:
+    def peers(self, interface: str) -> Printed:
         """As Source says."""
-        return run(["wg", "show", interface, "peers"], check=False).stdout
+        result = run(["wg", "show", interface, "peers"], check=False)
+        return Printed(result.returncode, result.stdout, result.stderr)
 
     def has_socket(self, interface: str) -> bool:
         """As Source says."""

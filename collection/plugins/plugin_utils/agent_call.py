@@ -12,6 +12,7 @@ without a word is sent again as it was: whatever became of it the first time, an
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import secrets
@@ -48,7 +49,7 @@ class Agent:
     """How the agent of a node is reached.
 
     `certificate` is what it must show, in PEM; one of several while it changes. None: a name and a certificate that
-    this machine's certificate authorities know.
+    this machine's certificate authorities know. A `url` with http counts for a loopback address alone.
     """
 
     url: str
@@ -181,6 +182,12 @@ def _connected(agent: Agent, where: SplitResult, timeout: float) -> Iterator[HTT
         raise AgentUnreachable("its URL or its certificate in the registry is none") from None
     if context is None and agent.certificate is not None:
         raise AgentUnreachable("its URL says http, and it has a certificate: it is asked over https alone")
+    # A body may have private keys in it; what signs it, hides nothing.
+    if context is None and not _is_this_machine(host):
+        raise AgentUnreachable(
+            "its URL says http, and over the network it is asked by https alone; nothing was sent. "
+            "playbooks/agent.yml deploys it with TLS"
+        )
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
         connection.connect()
@@ -205,6 +212,13 @@ def _connected(agent: Agent, where: SplitResult, timeout: float) -> Iterator[HTT
         yield connection
     finally:
         connection.close()
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _context(certificate: str | None) -> ssl.SSLContext:

@@ -36,7 +36,13 @@ class NodeShell:
 
     def run(self, command: str, stdin: str) -> tuple[int, str, str]:
         """Run a command there; returns its exit code, stdout and stderr. Raises AnsibleConnectionFailure when the host
-        cannot be reached, else AnsibleError."""
+        cannot be reached, else AnsibleError.
+
+        What it prints may be secret: with -vvv nothing of it is shown. Ansible's debug output knows no such exception,
+        and nothing is run then.
+        """
+        if C.DEFAULT_DEBUG:
+            raise AnsibleError("with ANSIBLE_DEBUG, secrets of the node would be shown: it is not looked at")
         done = self.action._low_level_execute_command(command, in_data=stdin.encode())
         return int(done["rc"]), str(done["stdout"]), str(done["stderr"])
 
@@ -82,6 +88,7 @@ class NodeShells:
         context.post_validate(templar=templar)
         context.remote_addr = context.remote_addr or variables["inventory_hostname"]
         context.connection = name
+        context.no_log = True
         connection = connection_loader.get(
             name, context, new_stdin=None, task_uuid=task._uuid, ansible_playbook_pid=str(os.getppid())
         )

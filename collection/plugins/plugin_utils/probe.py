@@ -174,15 +174,18 @@ class Reading:
             raise missing("wg")
         return found
 
-    def peers(self, interface: str) -> str:
+    def peers(self, interface: str) -> Printed:
         """As Source says; NotAsked when there was no second reading."""
         if "peers" not in self.sections:
             raise NotAsked("the peers were read once")
-        found = self._section("peers").stdout
+        found = self._section("peers")
+        if found.returncode == _NOT_FOUND:
+            raise missing("wg")
         if interface == "all":
             return found
-        lines = (line.partition("\t") for line in found.splitlines())
-        return "".join(f"{key}\n" for name, _tab, key in lines if name == interface)
+        lines = (line.partition("\t") for line in found.stdout.splitlines())
+        keys = "".join(f"{key}\n" for name, _tab, key in lines if name == interface)
+        return found._replace(stdout=keys)
 
     def has_socket(self, interface: str) -> bool:
         """As Source says."""

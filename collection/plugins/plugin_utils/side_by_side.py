@@ -39,7 +39,8 @@ def each(
     """Do each in a thread, `at_once` of them at a time, and tell how it ended in the order in which they do.
 
     One that takes longer than `patience` seconds keeps its place no longer: another begins beside it. One that takes
-    longer than `limit` seconds is given up, and the programs that its thread has started are ended.
+    longer than `limit` seconds is given up, and the programs that its thread has started are ended; those of all when
+    nobody asks for the rest.
     """
     ended: SimpleQueue[Done[Found]] = SimpleQueue()
     begun: dict[str, float] = {}
@@ -52,32 +53,38 @@ def each(
         except Exception as error:
             ended.put(Done(name, error=error))
 
-    while True:
-        while left is not None and _at_work(begun, patience) < at_once:
-            following = next(left, None)
-            if following is None:
-                left = None
-                break
-            name = following[0]
-            begun[name] = time.monotonic()
-            threads[name] = threading.Thread(target=work, args=following, daemon=True)
-            threads[name].start()
-        if not begun:
-            return
-        until = min(begun.values()) + limit
-        if left is not None:
-            until = min(until, *(since + patience for since in begun.values() if _is_young(since, patience)))
-        try:
-            done = ended.get(timeout=max(0.0, until - time.monotonic()))
-        except Empty:
-            for name in [name for name, since in begun.items() if time.monotonic() - since >= limit]:
-                del begun[name]
-                _end_children(threads.pop(name))
-                yield Done(name, error=TimeoutError())
-            continue
-        if begun.pop(done.name, None) is not None:
-            del threads[done.name]
-            yield done
+    try:
+        while True:
+            while left is not None and _at_work(begun, patience) < at_once:
+                following = next(left, None)
+                if following is None:
+                    left = None
+                    break
+                name = following[0]
+                begun[name] = time.monotonic()
+                threads[name] = threading.Thread(target=work, args=following, daemon=True)
+                threads[name].start()
+            if not begun:
+                return
+            until = min(begun.values()) + limit
+            if left is not None:
+                until = min(
+                    until, *(since + patience for since in begun.values() if _is_young(since, patience))
+                )
+            try:
+                done = ended.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                for name in [name for name, since in begun.items() if time.monotonic() - since >= limit]:
+                    del begun[name]
+                    _end_children(threads.pop(name))
+                    yield Done(name, error=TimeoutError())
+                continue
+            if begun.pop(done.name, None) is not None:
+                del threads[done.name]
+                yield done
+    finally:
+        for thread in threads.values():
+            _end_children(thread)
 
 
 def _is_young(since: float, patience: float) -> bool:

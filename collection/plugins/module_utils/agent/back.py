@@ -9,6 +9,7 @@ It takes nothing from the network but what the front hands it through the channe
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -29,6 +30,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal i
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.replay import CannotRemember
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError, shown
 
+_METHOD = re.compile(r"[A-Z]{1,16}")
+_PATH = re.compile(rf"[\x21-\x7e]{{1,{limits.LONGEST_PATH}}}")
+
 
 class Back:
     """Carries out the calls of one front, several at a time."""
@@ -43,20 +47,28 @@ class Back:
         self._free = threading.Semaphore(limits.MOST_CALLS)
 
     def serve(self, ready: Callable[[], None]) -> None:
-        """Take calls until the front ends. Its first word is that it is ready."""
+        """Take calls until the front ends, or is not to be trusted any more. Its first word is that it is ready."""
+        heard = False
         try:
             while True:
                 self._free.acquire()
                 fields, body = receive(self._channel, limits.LONGEST_BODY)
-                if fields == {"ready": True}:
+                if not heard:
+                    if fields != {"ready": True}:
+                        raise BrokenFrame("it does not say that it is ready")
+                    heard = True
                     self._free.release()
                     ready()
                     continue
+                if type(fields.get("id")) is not int:
+                    raise BrokenFrame("a call without a number")
                 self._pool.submit(self._carry_out, fields, body)
         except (EOFError, OSError):
             pass
         except BrokenFrame as problem:
             tell(f"the front is not to be trusted: {problem}")
+        except Exception as problem:  # no memory, no thread: whoever started this sees to a new start
+            tell(f"the front cannot be served any more: {type(problem).__name__} at {_where(problem)}")
         finally:
             # A front that has lost its mind must not be left waiting.
             try:
@@ -67,12 +79,17 @@ class Back:
     def _carry_out(self, fields: Dict[str, Any], body: Bytes) -> None:
         start = time.monotonic()
         try:
-            answer = self._answer(fields, body)
-            text = json.dumps(answer.body, separators=(",", ":")).encode("ascii")
-            if len(text) > limits.LONGEST_ANSWER:
-                answer = error(500, "the answer is too long")
+            try:
+                answer = self._answer(fields, body)
+                text = json.dumps(answer.body, separators=(",", ":")).encode("ascii")
+                if len(text) > limits.LONGEST_ANSWER:
+                    answer = error(500, "the answer is too long")
+                    text = json.dumps(answer.body).encode("ascii")
+            except Exception as problem:  # the agent goes on, and tells where it went wrong but not with what
+                tell(f"{type(problem).__name__} in {shown(fields.get('path'))}: {_where(problem)}")
+                answer = error(500, "the agent has an error; its journal says more")
                 text = json.dumps(answer.body).encode("ascii")
-            said = {"id": fields.get("id"), "status": answer.status, "headers": answer.headers}
+            said = {"id": fields["id"], "status": answer.status, "headers": answer.headers}
             tell(
                 f"{shown(fields.get('peer'))} {shown(fields.get('method'))} {shown(fields.get('path'))} "
                 f"{answer.status} {time.monotonic() - start:.3f} s"
@@ -81,6 +98,9 @@ class Back:
                 send(self._channel, said, text)
         except OSError:
             pass  # the front has ended; what was asked for is done all the same
+        except Exception as problem:  # it would wait for this answer for ever
+            tell(f"an answer cannot be given: {type(problem).__name__} at {_where(problem)}")
+            self._channel.shutdown(socket.SHUT_RDWR)
         finally:
             self._free.release()
 
@@ -89,6 +109,9 @@ class Back:
             fields.get(name) for name in ("method", "path", "signature", "timestamp")
         )
         if not all(isinstance(text, str) for text in (method, path, signature, timestamp)):
+            return error(400, "the request is none")
+        # The front has seen to both; but a word of its that was not so must not be signed, told or looked for.
+        if _METHOD.fullmatch(str(method)) is None or _PATH.fullmatch(str(path)) is None:
             return error(400, "the request is none")
         try:
             refusal = self._authentication.refusal(
@@ -103,9 +126,6 @@ class Back:
             return call(str(method), str(path), body)
         except WireGuardError as problem:
             return error(500, str(problem))
-        except Exception as problem:  # the agent goes on, and tells where it went wrong but not with what
-            tell(f"{type(problem).__name__} in {shown(path)}: {_where(problem)}")
-            return error(500, "the agent has an error; its journal says more")
 
 
 def _where(problem: BaseException) -> str:

@@ -42,7 +42,7 @@ def fields_of(text: Bytes) -> Dict[str, Any]:
     """The JSON object of a frame."""
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise BrokenFrame("a frame without fields")

@@ -79,7 +79,9 @@ class Front:
                 if connection is not None:
                     connection.answer(int(said["status"]), body, dict(said["headers"]))
                 self._next_call()
-        except (asyncio.IncompleteReadError, OSError, BrokenFrame, KeyError, ValueError):
+        except (asyncio.IncompleteReadError, OSError, BrokenFrame, KeyError, TypeError, ValueError):
+            pass
+        finally:
             self.end()
 
     def submit(self, connection: Connection) -> None:
@@ -390,6 +392,14 @@ async def _serve(listener: socket.socket, channel: socket.socket, context: Optio
     front = Front(loop, min(limits.MOST_CONNECTIONS, max(16, descriptors - 64)))
     await front.open_channel(channel)
     listening = loop.create_task(front.listen(listener, context))
+
+    def no_more_listening(task: asyncio.Task[None]) -> None:
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
+            tell(f"the front cannot listen any more: {type(problem).__name__}")
+            front.end()
+
+    listening.add_done_callback(no_more_listening)
 
     def stop() -> None:
         if not os.read(0, 4096):

@@ -57,13 +57,18 @@ class FrontProcess:
     def serve(
         self, back: Back, ready: Callable[[FrontProcess], None], ended: Callable[[FrontProcess], None]
     ) -> None:
-        """Serve it in a thread of its own."""
+        """Serve it in a thread of its own. Whatever goes wrong there, its end is told. Raises RuntimeError when there
+        can be no such thread."""
 
         def work() -> None:
-            back.serve(lambda: ready(self))
-            self.drain()
-            self._process.wait()
-            ended(self)
+            try:
+                back.serve(lambda: ready(self))
+            finally:
+                try:
+                    self.drain()
+                    self._process.wait()
+                finally:
+                    ended(self)
 
         threading.Thread(target=work, daemon=True).start()
 

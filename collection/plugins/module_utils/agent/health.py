@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from typing import Any, Dict, List
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.version import VERSION
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE
 
 MOST_INTERFACES = 1000
+SECONDS = 5.0  # for each command: whoever asks for health wants to know soon
+# Of one interface, for instance of a wireguard-go that was killed; wg goes on with the others.
+_UNREADABLE = re.compile(r"^Unable to access interface ", re.MULTILINE)
 
 
 def health() -> Dict[str, Any]:
-    """The answer of ``GET /v1/health``. Raises WireGuardError when wg does not answer."""
+    """The answer of ``GET /v1/health``. Raises WireGuardError when wg fails or does not answer in SECONDS."""
     interfaces: Dict[str, Dict[str, Any]] = {}
-    # wg says what it could not read on stderr and goes on with the rest.
-    for line in run(["wg", "show", "all", "listen-port"], check=False).stdout.splitlines():
+    for line in _shown_by_wg("listen-port"):
         name, _tab, port = line.partition("\t")
         interfaces[name] = {
             "name": name,
@@ -31,7 +35,7 @@ def health() -> Dict[str, Any]:
             "latest_handshake": 0,
             "implementation": "wireguard-go" if HERE.has_socket(name) else "kernel",
         }
-    for line in run(["wg", "show", "all", "latest-handshakes"], check=False).stdout.splitlines():
+    for line in _shown_by_wg("latest-handshakes"):
         name, _key, latest = (*line.split("\t"), "", "")[:3]
         if name in interfaces and latest.isdigit():
             interfaces[name]["peers"] += 1
@@ -54,6 +58,14 @@ def health() -> Dict[str, Any]:
     }
 
 
+def _shown_by_wg(what: str) -> List[str]:
+    argv = ["wg", "show", "all", what]
+    result = run(argv, check=False, timeout=SECONDS)
+    if result.returncode != 0 and not _UNREADABLE.search(result.stderr):
+        raise CommandFailed(" ".join(argv), result.returncode, result.stderr)
+    return result.stdout.splitlines()
+
+
 def _is_up(name: str) -> bool:
     try:
         with open(os.path.join("/sys/class/net", name, "flags"), encoding="ascii") as file:
@@ -64,7 +76,10 @@ def _is_up(name: str) -> bool:
 
 def _version(argv: List[str]) -> str:
     """The first word of a program's answer that begins with a digit, or with v and a digit."""
-    result = run(argv, check=False)
+    try:
+        result = run(argv, timeout=SECONDS)
+    except WireGuardError:
+        return "unknown"
     for word in f"{result.stdout} {result.stderr}".split():
         if word.lstrip("v")[:1].isdigit():
             return word.lstrip("v")[:40]

@@ -34,8 +34,9 @@ REASONS = {
 }
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-# No space before the colon, no line that continues the one before, no control characters.
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t\x80-\xff]*?)[ \t]*")
+# No space before the colon, no line that continues the one before, no control characters. Nothing in it can be matched
+# in two ways, or a line of nothing but blanks would take hours; the blanks around the value are cut off afterwards.
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\x20-\x7e\t\x80-\xff]*)")
 _SINGLE = frozenset(
     (
         "content-length",
@@ -89,7 +90,7 @@ def parse_head(raw: bytes) -> Head:
         match = _HEADER.fullmatch(line)
         if match is None:
             raise BadRequest(400, "a header is none of HTTP")
-        name, value = match.group(1).decode("ascii").lower(), match.group(2).decode("latin-1")
+        name, value = match.group(1).decode("ascii").lower(), match.group(2).strip(b" \t").decode("latin-1")
         if name in headers and name in _SINGLE:
             raise BadRequest(400, f"the header {name} is there twice")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

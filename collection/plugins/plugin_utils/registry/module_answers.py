@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import stages
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.visible_text import visible
 
 # What Ansible says before what ssh says; the name is told already.
 _FOREWORD = re.compile(r".*\b(?:via|over) ssh:\s*(?:ssh:\s*)?(?=\S)")
@@ -36,5 +37,5 @@ def unreachable(text: str) -> Outcome:
 
 
 def first_line(text: str) -> str:
-    """What a person is told of a long text."""
-    return (text.strip().splitlines() or [""])[0][:500]
+    """What a person is told of a long text, which a node may have written: no escape sequence gets to a terminal."""
+    return visible((text.strip().splitlines() or [""])[0], 500)

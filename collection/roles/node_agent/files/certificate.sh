@@ -7,6 +7,17 @@ umask 077
 LC_ALL=C
 export LC_ALL
 
+# One run at a time; and another one may have begun to use what this one was going to replace.
+exec 9<"${directory%/*}"
+flock -w 60 9 || {
+    echo 'Another run makes a certificate on this node.' >&2
+    exit 1
+}
+[ "$(readlink "${directory%/*}/current")" != "${directory##*/}" ] || {
+    echo 'Another run has changed the certificate meanwhile: run this one again.' >&2
+    exit 1
+}
+
 rm -rf "$directory" "$directory.new"
 mkdir "$directory.new"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -sha256 -days "$days" -subj "/CN=$name" \

@@ -411,16 +411,27 @@ def test_a_run_on_a_node_without_wireguard_does_not_begin(
     assert not (tmp_path / "etc").exists()
 
 
+def half_a_dump(*told: int) -> InterfaceState:
+    """These peers are told of, and the file has one more."""
+    there = running(by_key(*(peer(number) for number in (*told, max(told) + 1))))
+    assert there.device is not None
+    peers = by_key(*(peer(number) for number in told))
+    return dataclasses.replace(there, device=dataclasses.replace(there.device, peers=peers))
+
+
 @pytest.mark.parametrize("check_mode", [True, False])
 def test_nothing_that_stays_as_it_is_found_is_taken_from_half_a_dump(fleet: Fleet, check_mode: bool) -> None:
-    for name in ("wg0", "wg1", "wg2", "wg3", "wg4"):
+    for name in ("wg0", "wg1"):
+        fleet.has(name, half_a_dump(1, 2))
+    for name in ("wg2", "wg3", "wg4"):
         fleet.has(name, running(by_key(peer(1), peer(2))))
     fleet.cut_short = {"wg0", "wg1", "wg2", "wg3", "wg4"}
     before = {name: node.now for name, node in fleet.nodes.items()}
     wanted = [
         Desired("wg0", mtu=1300),
         Desired("wg1", peers=by_key(peer(3)), purge_peers=False),
-        # Whose peers are all told, or are to be gone, and who has nothing to do, need no second look.
+        # Whose file tells of the same, whose peers are all told, or are to be gone, and who has nothing to do, need no
+        # second look.
         Desired("wg2", peers=by_key(peer(1), peer(2)), mtu=1300),
         Desired("wg3", state="absent"),
         Desired("wg4"),
@@ -433,11 +444,11 @@ def test_nothing_that_stays_as_it_is_found_is_taken_from_half_a_dump(fleet: Flee
 
 
 def test_what_is_worked_out_from_half_a_dump_is_refused(fleet: Fleet) -> None:
-    fleet.has("wg0", running(by_key(peer(1), peer(2))))
+    fleet.has("wg0", half_a_dump(1, 2))
     fleet.cut_short = {"wg0"}
 
     def edit(desired: Desired, _actual: InterfaceState) -> Desired:
-        return dataclasses.replace(desired, peers=by_key(peer(1)), max_removals=1)
+        return dataclasses.replace(desired, peers=by_key(peer(1)), max_removals=2)
 
     (outcome,) = converge.converge([Desired("wg0")], False, edit)
     assert outcome.error == "wg show peers names others"

@@ -152,6 +152,25 @@ def test_an_answer_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -
         read_node([])
 
 
+@pytest.mark.parametrize("text", ["", "\n", "[]", "[{},{}]"])
+def test_a_node_without_links_is_one_that_did_not_answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(
+        source,
+        "run",
+        lambda argv, **_how: subprocess.CompletedProcess(argv, 0, text if argv[0] == "ip" else "", ""),
+    )
+    with pytest.raises(WireGuardError, match=r"^ip -json -details address show did not answer"):
+        read_node(None)
+
+
+def test_a_node_may_have_no_routes(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(argv, 0, "", "") if "route" in argv else programs.run(argv, check)
+
+    monkeypatch.setattr(source, "run", run)
+    assert read_node(["wg0"]).routes == {}
+
+
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize(("name", "kind"), [("eth0", "hardware"), ("wg5", "dummy"), ("tap9", "tun")])
 def test_an_interface_of_another_kind_is_left_alone(name: str, kind: str) -> None:

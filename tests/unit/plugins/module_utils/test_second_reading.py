@@ -63,7 +63,7 @@ def test_one_interface_is_asked_for_alone_and_several_together(monkeypatch: pyte
     def run(argv: list[str], check: bool) -> subprocess.CompletedProcess[str]:
         asked.append(argv)
         assert not check
-        return subprocess.CompletedProcess(argv, 1, KEYS if argv[2] == "wg1" else ALL_KEYS, "")
+        return subprocess.CompletedProcess(argv, 0, KEYS if argv[2] == "wg1" else ALL_KEYS, "")
 
     monkeypatch.setattr(source, "run", run)
     whole = parse_dump(ALL)
@@ -71,6 +71,43 @@ def test_one_interface_is_asked_for_alone_and_several_together(monkeypatch: pyte
     require_whole({"wg1": whole["wg1"]})
     require_whole(whole)
     assert asked == [["wg", "show", "wg1", "peers"], ["wg", "show", "all", "peers"]]
+
+
+OF_ANOTHER = "Unable to access interface wg9: Protocol not supported\n"
+OF_THIS = "Unable to access interface wg2: No such device\n"
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["one", "all"])
+@pytest.mark.parametrize(
+    ("code", "stderr", "told"),
+    [
+        (0, "", True),
+        (0, OF_ANOTHER, True),
+        (1, OF_ANOTHER, True),
+        (1, "", False),
+        (127, "", False),
+        (127, "sh: 1: wg: not found", False),
+        (-9, "", False),
+        (1, "Unable to list interfaces: Operation not permitted\n", False),
+        (1, OF_ANOTHER + "Killed\n", False),
+        (1, OF_THIS, False),
+        (0, OF_THIS, False),
+        (0, OF_ANOTHER + OF_THIS, False),
+    ],
+)
+def test_what_wg_does_not_tell_of_is_no_interface_without_peers(
+    monkeypatch: pytest.MonkeyPatch, code: int, stderr: str, told: bool, one: bool
+) -> None:
+    """The dump was cut behind the line of the interface, so that both readings would agree."""
+    monkeypatch.setattr(
+        source, "run", lambda argv, **_how: subprocess.CompletedProcess(argv, code, "", stderr)
+    )
+    cut = {"wg2": device()} if one else {"wg1": device(), "wg2": device()}
+    if told:
+        require_whole(cut)
+        return
+    with pytest.raises(IncompleteDump, match=rf"did not tell of .*wg2.* \(exit code {code}\)"):
+        require_whole(cut)
 
 
 def device(*numbers: int) -> Device:

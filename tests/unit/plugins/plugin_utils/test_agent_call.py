@@ -118,7 +118,7 @@ def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(AgentUnreachable, match="connection refused"):
         agent_call.call(Agent(f"http://127.0.0.1:{closed_port()}", SECRET), "wg_info", {})
     with pytest.raises(AgentUnreachable, match="host name is not known"):
-        agent_call.call(Agent("http://nowhere.invalid:1", SECRET), "wg_info", {})
+        agent_call.call(Agent("https://nowhere.invalid:1", SECRET), "wg_info", {})
 
 
 def test_who_takes_the_connection_and_says_nothing_is_given_up() -> None:
@@ -272,6 +272,22 @@ def test_who_has_a_certificate_is_not_asked_in_clear(serve: Callable[..., Server
     with pytest.raises(AgentUnreachable, match="https alone"):
         agent_call.call(Agent(server.url, SECRET, Identity(tmp_path, "mine").pem), "wg_info", {})
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "[2001:db8::1]", "node1.example.com", "localhost.example.com", "127.1", "10.0.0.1"]
+)
+def test_over_the_network_nothing_is_sent_in_clear(host: str) -> None:
+    agent = Agent(f"http://{host}:1", SECRET)
+    for ask in (lambda: agent_call.health(agent), lambda: agent_call.call(agent, "wg_instance", {})):
+        with pytest.raises(AgentUnreachable, match=r"https alone; nothing was sent"):
+            ask()
+
+
+def test_on_this_machine_plain_http_is_enough(serve: Callable[..., Server]) -> None:
+    server = serve(answering({}))
+    for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
+        assert agent_call.health(Agent(url, SECRET)) == {}
 
 
 def test_plain_http_where_tls_is_spoken_is_no_answer(serve: Callable[..., Server], tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Moved:
     def dump(self, interface: str) -> source.Printed:
         return self.reading.dump(interface)
 
-    def peers(self, interface: str) -> str:
+    def peers(self, interface: str) -> source.Printed:
         return self.reading.peers(interface)
 
     def traces(self, config_dir: str) -> dict[str, str]:
@@ -402,14 +402,21 @@ def test_what_interfaces_leave_behind(node: Node) -> None:
 
 def test_a_second_reading_of_the_peers_where_it_is_asked_for(node: Node) -> None:
     node.program(
-        "wg", f"case $3 in peers) printf 'wg1\tone\nwg2\ttwo\n'; exit 1 ;; *) cat {node.root}/dump ;; esac"
+        "wg",
+        f"case $3 in peers) printf 'wg1\tone\nwg2\ttwo\n'; echo broken >&2; exit 1 ;; *) cat {node.root}/dump ;; esac",
     )
     with pytest.raises(probe.NotAsked):
         node.reading("wg1").peers("all")
     reading = node.reading("wg1", again=True)
-    assert reading.peers("all") == "wg1\tone\nwg2\ttwo\n"
-    assert reading.peers("wg2") == "two\n"
+    assert reading.peers("all") == (1, "wg1\tone\nwg2\ttwo\n", "broken")
+    assert reading.peers("wg2") == (1, "two\n", "broken")
     assert reading.dump("all").stdout == dump()
+
+
+def test_a_second_reading_without_wg_is_none(node: Node) -> None:
+    node.program("wg", f"case $3 in peers) exit 127 ;; *) cat {node.root}/dump ;; esac")
+    with pytest.raises(WireGuardError, match=r"^wg is not on this node"):
+        node.reading("wg1", again=True).peers("all")
 
 
 def test_a_look_answers_as_the_module_does(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,3 +137,22 @@ def test_programs_of_what_is_given_up_are_ended_and_no_others() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_what_was_started_ends_when_nobody_asks_for_the_rest() -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    there = threading.Event()
+
+    def hang() -> int:
+        started.append(subprocess.Popen(["sleep", "1000"]))
+        there.set()
+        return started[0].wait()
+
+    def at_once() -> int:
+        assert there.wait(LONG)
+        return 1
+
+    found = each([("hangs", hang), ("quick", at_once)], 2, LONG, LONG)
+    assert next(found).name == "quick"
+    found.close()  # type: ignore[attr-defined]
+    assert started[0].wait(LONG) == -signal.SIGTERM

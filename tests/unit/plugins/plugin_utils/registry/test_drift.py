@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import drift, owner
@@ -418,3 +418,16 @@ def plan(engine: Engine, session: Session, statement: str, values: Any) -> str:
         return "\n".join(row[0] for row in rows)
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
     return "\n".join(str(row[3]) for row in rows)
+
+
+def test_what_is_wrong_with_a_row_is_told_of_its_node_and_of_no_other(fleet: DriftController) -> None:
+    with fleet.registry.write() as session:
+        session.execute(
+            text("UPDATE peer SET preshared_key = 'nothing that this key has sealed' WHERE name = 'phone'")
+        )
+    found = fleet.play("drift")["data"]["nodes"]
+    with fleet.registry.read() as session:
+        bad = require_node(session, NL).id
+    assert "error" in found[bad]
+    assert [node for node, told in found.items() if "error" in told] == [bad]
+    assert len(found) > 1

@@ -24,6 +24,7 @@ REFUSED = "connect to host 192.0.2.1 port 22: Connection refused"
         ),
         ("Failed to connect to the host via ssh: ", "Failed to connect to the host via ssh:"),
         ("timed out", "timed out"),
+        ("\x1b[2Jgone", "\\u001b[2Jgone"),
         ("", ""),
     ],
 )

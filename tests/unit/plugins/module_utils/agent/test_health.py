@@ -1,0 +1,65 @@
+"""A node whose wg fails is not healthy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import health as module
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.health import health
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
+
+
+@pytest.fixture
+def wg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The wg that is found, to be written by the test."""
+    monkeypatch.setattr(commands, "SEARCH_PATH", f"{tmp_path}:{commands.SEARCH_PATH}")
+    return tmp_path / "wg"
+
+
+def write(wg: Path, script: str) -> None:
+    wg.write_text(f"#!/bin/sh\n{script}\n")
+    wg.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'Unable to list interfaces: Protocol not supported' >&2; exit 1",
+         "wg show all listen-port failed with exit code 1: Unable to list interfaces: Protocol not supported"),
+        ("[ $3 != latest-handshakes ] || exit 127",
+         "wg show all latest-handshakes failed with exit code 127: no message"),
+    ],
+)  # fmt: skip
+def test_a_wg_that_fails_is_told(wg: Path, script: str, message: str) -> None:
+    write(wg, script)
+    with pytest.raises(WireGuardError) as caught:
+        health()
+    assert str(caught.value) == message
+
+
+def test_a_wg_that_hangs_is_told_soon(wg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(wg, "exec sleep 60")
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    with pytest.raises(WireGuardError, match=r"^wg did not end within 0\.2 s$"):
+        health()
+
+
+def test_an_interface_that_cannot_be_read_hides_no_other(wg: Path) -> None:
+    write(
+        wg,
+        """case $3 in
+listen-port) printf 'wg1\\t51820\\n' ;;
+latest-handshakes) printf 'wg1\\tkey1\\t0\\nwg1\\tkey2\\t1700000000\\n' ;;
+*) exit 3 ;;
+esac
+echo 'Unable to access interface wg0: Connection refused' >&2; exit 1""",
+    )
+    found = health()
+    assert found["status"] == "ok"
+    assert [(one["name"], one["peers"], one["latest_handshake"]) for one in found["interfaces"]] == [
+        ("wg1", 2, 1_700_000_000)
+    ]
+    assert found["versions"]["wireguard_tools"] == "unknown"
