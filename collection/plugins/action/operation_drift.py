@@ -43,6 +43,7 @@ if MISSING is None:
 
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         drift,
+        looks,
         node_operations,
         operations,
         stages,
@@ -78,6 +79,7 @@ _LONGER = 5.0
 _TOGETHER = 20
 
 
+_Looked = Mapping[str, "tuple[Outcome, dict[str, Any] | None]"]
 Look = Callable[[str, Sequence[wg_drift.Expected], Mapping[str, Any]], Callable[[], dict[str, Any]]]
 
 
@@ -112,6 +114,7 @@ class ActionModule(RegistryAction):
             held = self._held(session, task_vars)
             nodes = {node.name: str(node.id) for node in nodes_of(session, held)}
             limit = float(held[0].request.get("timeout", drift.TIMEOUT)) if held else drift.TIMEOUT
+            waited_for = looks.waited_for(session, {str(one.run_id) for one in held})
         at_once = int(context.CLIARGS.get("forks") or 1)
         # With nothing but nodes that hang, the last one has its turn before the first one is given up.
         patience = min(_PATIENCE, limit * at_once / max(len(nodes), 1))
@@ -120,7 +123,12 @@ class ActionModule(RegistryAction):
             outcome, answer = _outcome(done, limit)
             report = None if answer is None else drift.report(nodes[done.name], answer)
             looked[done.name] = outcome, report
-        return self._tell(looked, task_vars)
+            if done.name in waited_for:
+                # Whoever asks for one node need not wait for the others.
+                self._write_down({done.name: looked[done.name]}, task_vars)
+        return self._tell(
+            looked, {name: one for name, one in looked.items() if name not in waited_for}, task_vars
+        )
 
     def _looks(
         self, nodes: Mapping[str, str], task_vars: dict[str, Any], limit: float
@@ -185,10 +193,8 @@ class ActionModule(RegistryAction):
 
         return ask
 
-    def _tell(
-        self, looked: Mapping[str, tuple[Outcome, dict[str, Any] | None]], task_vars: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Write down how it went, all in one transaction; returns what the task shows."""
+    def _tell(self, looked: _Looked, unwritten: _Looked, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Write down how it went where that is not done yet, all in one transaction; returns what the task shows."""
         told = {
             name: {
                 "reached": outcome.state != stages.UNREACHABLE,
@@ -207,6 +213,14 @@ class ActionModule(RegistryAction):
             facts = {name: _fact(outcome, report) for name, (outcome, report) in looked.items()}
             return {**shown, "ansible_facts": {"vpnfleet_looks": facts}}
 
+        self._write_down(unwritten, task_vars)
+        return shown
+
+    def _write_down(self, looked: _Looked, task_vars: dict[str, Any]) -> None:
+        """Settle the operations on these nodes; in check mode there is nothing to settle."""
+        if self._task.check_mode or not looked:
+            return
+
         def settle(session: Session) -> None:
             held = self._held(session, task_vars)
             drift.settle_all(
@@ -220,7 +234,6 @@ class ActionModule(RegistryAction):
             )
 
         self.persistently(settle)
-        return shown
 
     def _mend(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         # Nothing of it is needed to look.
