@@ -281,6 +281,14 @@ def test_what_is_wrong_is_refused_and_nothing_applied(node: Node, client: Client
         assert private_key("x") not in reply.body["error"]
     unchanged(node, wg0)
     assert node.run(["test", "-e", "/run/hooked"], check=False).returncode == 1
+    # A file that cannot be understood may hold hooks and a table: it is not replaced for the sake of a peer.
+    broken = f"{wg0.files[CONFIG].text}PostUp\n"
+    node.write(CONFIG, broken, 0o600)
+    reply = client.syncconf("wg0", A + B + section("c", "10.80.0.4/32"))
+    assert reply.status == 400
+    assert f"{CONFIG} cannot be understood (line " in reply.body["error"]
+    after = read_state(node)
+    assert (after.interfaces["wg0"], after.files[CONFIG].text) == (wg0.interfaces["wg0"], broken)
 
 
 def test_paths_methods_and_interfaces_that_are_not_there(node: Node, client: Client, wg0: NodeState) -> None:

@@ -321,14 +321,14 @@ def peer_changes(actual: InterfaceState, wanted: InterfaceState) -> SetPeers:
             continue
         # An endpoint counts when another one is asked for than before. Where the device roams to does not count,
         # and setting the one asked for again would throw it back.
-        # After a killed run the file may say already what wg was not told yet.
+        # After a killed run the file may say already what wg was not told yet. A peer without any endpoint has not
+        # roamed: it was put back by hand, or its name had no address at that time.
         then, now = endpoints_then.get(key), endpoints_now.get(key)
         last = there if actual.unfinished else then
         moved = (
-            last is not None
-            and now is not None
+            now is not None
             and now.endpoint is not None
-            and last.endpoint != now.endpoint
+            and (there.endpoint is None or (last is not None and last.endpoint != now.endpoint))
         )
         if moved or not same_peer(peer, there):
             updated.append(key)

@@ -140,6 +140,9 @@ def _edit(desired: Desired, actual: InterfaceState, asked: _Asked) -> Desired:
             raise Refused(
                 f"{name} in the configuration is not that of the running interface, which stays as it is"
             )
+    if actual.file is not None and actual.config is None:
+        # Written anew it would be without the hooks and the table that stand in it, and only peers were asked for.
+        raise Refused(f"{desired.config_path} cannot be understood ({actual.broken}): repair or remove it")
     if actual.config is None or actual.config.peers.keys() != device.peers.keys():
         # The file does not bear out that these are all: of an answer cut short, too few would count as removed.
         require_whole({desired.name: device})

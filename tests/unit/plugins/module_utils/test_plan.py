@@ -425,6 +425,23 @@ def test_an_endpoint_is_set_when_another_one_is_asked_for_and_only_then() -> Non
     assert {one.public_key: one.endpoint for one in put.put} == {key(1): "192.0.2.2:2", key(2): None}
 
 
+@pytest.mark.parametrize("with_file", [True, False], ids=["as in the file", "without a file"])
+def test_a_peer_without_any_endpoint_gets_the_one_asked_for(with_file: bool) -> None:
+    asked = by_key(peer(1, "10.0.0.2/32", endpoint="192.0.2.1:1"), peer(2, "10.0.0.3/32"))
+    there = running(asked)
+    assert there.device is not None
+    bare = {name: one._replace(endpoint=None) for name, one in there.device.peers.items()}
+    there = dataclasses.replace(there, device=dataclasses.replace(there.device, peers=bare))
+    if not with_file:
+        there = dataclasses.replace(there, file=None, config=None)
+    wanted = wanted_of(Desired("wg0", peers=asked), there)
+    (put,) = (step for step in plan(there, wanted) if isinstance(step, SetPeers))
+    assert put.updated == (key(1),)
+    assert {one.public_key: one.endpoint for one in put.put} == {key(1): "192.0.2.1:1"}
+    now = carried_out(there, plan(there, wanted))
+    assert plan(now, wanted_of(Desired("wg0", peers=asked), now)) == []
+
+
 def test_routes_of_others_stay() -> None:
     there = running(by_key(peer(1, "10.9.0.0/24"), peer(2, "10.8.0.0/24")), table="auto")
     there = dataclasses.replace(there, routes=there.routes | frozenset(FOREIGN_ROUTES))
@@ -528,7 +545,8 @@ def test_whoever_does_not_change_is_not_touched(actual: InterfaceState, desired:
             new_endpoint = one.endpoint is not None
             assert new_endpoint or not same_peer(asked[one.public_key], live[one.public_key])
             if new_endpoint:
-                assert there[one.public_key].endpoint != one.endpoint
+                bare = live[one.public_key].endpoint is None
+                assert bare or there[one.public_key].endpoint != one.endpoint
                 assert asked[one.public_key].endpoint == one.endpoint
 
 
