@@ -14,9 +14,14 @@ from cryptography.x509.oid import NameOID
 
 
 class Identity:
-    """A self-signed certificate with its key, as the role makes one, or one that another has signed."""
+    """A self-signed certificate with its key, as the role makes one, or one that another has signed.
 
-    def __init__(self, folder: Path, name: str, by: Identity | None = None, days: int = 30) -> None:
+    It is valid from `age` days ago, for `days` days from now.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, by: Identity | None = None, days: int = 30, age: int = 40
+    ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.datetime.now(datetime.UTC)
@@ -26,7 +31,7 @@ class Identity:
             .issuer_name(by.subject if by else self.subject)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=40))
+            .not_valid_before(now - datetime.timedelta(days=age))
             .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
             .sign(by.key if by else self.key, hashes.SHA256())

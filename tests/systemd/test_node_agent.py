@@ -109,6 +109,8 @@ def fleet(systemd_nodes: NodeFactory, tmp_path_factory: pytest.TempPathFactory) 
     node = systemd_nodes(NAME, ensure_api_image())
     # There is no way to a mirror: apt's lists are as new as they get.
     node.run(["touch", "/var/lib/apt/lists"])
+    # Nothing of WireGuard has been set up on it.
+    node.run(["rm", "-rf", "/etc/wireguard"])
     fleet = Deployment(node, tmp_path_factory.mktemp("agent"))
     (fleet.folder / "registry.yml").write_text("plugin: vpnfleet.wireguard.registry\n", encoding="utf-8")
     (fleet.folder / "group_vars").mkdir()
@@ -178,6 +180,17 @@ def test_it_runs_with_few_rights(fleet: Deployment) -> None:
     assert shown == [f"root {few} {few}", f"vpnfleet-agent {nothing} {nothing}"]
     for path in ("/etc/vpnfleet-agent/secrets", "/etc/vpnfleet-agent/tls/a/key.pem"):
         assert fleet.node.run(["stat", "-c", "%a %U", path]).stdout == "600 root\n"
+
+
+def test_the_directory_of_wireguard_is_made_and_not_changed(fleet: Deployment) -> None:
+    stat = ["stat", "-c", "%a %U:%G", "/etc/wireguard"]
+    assert fleet.node.run(stat).stdout == "700 root:root\n"
+    try:
+        fleet.node.run(["sh", "-c", "chgrp adm /etc/wireguard && chmod 0750 /etc/wireguard"])
+        fleet.node.run(["systemctl", "restart", SERVICE])
+        assert fleet.node.run(stat).stdout == "750 root:adm\n"
+    finally:
+        fleet.node.run(["sh", "-c", "chgrp root /etc/wireguard && chmod 0700 /etc/wireguard"])
 
 
 def test_the_playbooks_reach_the_node_by_it_alone(fleet: Deployment) -> None:

@@ -247,12 +247,19 @@ def test_what_the_certificate_has_signed_is_not_it(serve: Callable[..., Server],
     assert server.requests == []
 
 
-def test_an_expired_one_is_none(serve: Callable[..., Server], tmp_path: Path) -> None:
-    mine = Identity(tmp_path, "mine", days=-1)
+@pytest.mark.parametrize(("age", "days"), [(40, -1), (-1, 30)])
+def test_the_known_one_counts_whatever_its_dates(
+    serve: Callable[..., Server], tmp_path: Path, age: int, days: int
+) -> None:
+    """A node's clock may be ahead, and nobody is to be locked out of a node by the calendar."""
+    mine = Identity(tmp_path, "mine", days=days, age=age)
     server = serve(answering({}), mine.context)
-    with pytest.raises(AgentUnreachable, match="expired"):
-        agent_call.call(Agent(server.url, SECRET, mine.pem), "wg_info", {})
-    assert server.requests == []
+    assert agent_call.call(Agent(server.url, SECRET, mine.pem), "wg_info", {}) == {}
+    # Another one is not it all the same.
+    other = Identity(tmp_path, "other")
+    with pytest.raises(AgentUnreachable, match="not the one that it should be"):
+        agent_call.call(Agent(server.url, SECRET, other.pem), "wg_info", {})
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
