@@ -149,6 +149,7 @@ class _Names:
         names.update(C.config.get_plugin_vars("shell", "sh"))
         if become is not None:
             names.update(C.config.get_plugin_vars("become", become))
+        names &= self._variables.keys()
         names.difference_update(_ADDRESS)
         return repr((connection, become, [(name, self.value(name)) for name in sorted(names)]))
 
@@ -158,8 +159,8 @@ def _elsewhere(model: ActionBase, address: str) -> ActionBase:
     action, connection = copy.copy(model), copy.copy(model._connection)
     context = copy.copy(model._play_context)
     context.remote_addr = address
-    connection._options = dict(connection._options)
-    connection.set_option("host", address)
+    # What set_option does, a millisecond later.
+    connection._options = {**connection._options, "host": address}
     connection.host = address
     connection._play_context = context
     connection._shell = copy.copy(connection._shell)

@@ -57,7 +57,16 @@ run() {{
     printf '\n%s = %s\n%s' "$mark" "$?" "$stderr"
 }}
 names() {{
-    if [ -d {DEFAULT_CONFIG_DIR} ]; then ls -A -1 -b {DEFAULT_CONFIG_DIR}; fi
+    if [ -d {DEFAULT_CONFIG_DIR} ] && [ ! -r {DEFAULT_CONFIG_DIR} ]; then
+        echo "{DEFAULT_CONFIG_DIR} cannot be read" >&2
+        return 1
+    fi
+    # What has other characters in its name is no instance's.
+    for file in {DEFAULT_CONFIG_DIR}/*.conf {DEFAULT_CONFIG_DIR}/.*.conf; do
+        file=${{file##*/}}
+        case $file in *[!A-Za-z0-9_=+.-]*) continue ;; esac
+        printf '%s\n' "$file"
+    done
 }}
 links() {{
     for link in {" ".join(f"{folder}/{traces.UNIT_LINKS}" for folder in traces.UNIT_FOLDERS)}; do
@@ -215,7 +224,7 @@ class Reading:
         """As Source says."""
         if config_dir != DEFAULT_CONFIG_DIR:
             raise WireGuardError(f"{config_dir} was not looked into")
-        names = self._output("names", "ls", "ls").splitlines()
+        names = self._output("names", "printf", "printf").splitlines()
         links = self._output("links", "printf", "printf").splitlines()
         return dict(traces.told_by(names, links))
 
