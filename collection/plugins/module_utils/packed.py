@@ -18,6 +18,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import I
 
 # The parameters that may be long.
 LISTS = ("instances", "interfaces", "peers")
+LONGEST = 512 * 1024 * 1024  # bytes, unpacked: a small text can be made that would fill a node's memory
 
 
 def pack(values: Dict[str, Any]) -> str:
@@ -28,7 +29,9 @@ def pack(values: Dict[str, Any]) -> str:
 def unpack(text: str) -> Dict[str, Any]:
     """The parameters out of such a text."""
     try:
-        values = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+        unpacking = zlib.decompressobj()
+        plain = unpacking.decompress(base64.b64decode(text, validate=True), LONGEST)
+        values = json.loads(plain) if unpacking.eof else None
     except (ValueError, zlib.error):
         raise InvalidInput("_packed", "is not what the action plugin sends") from None
     if not isinstance(values, dict):

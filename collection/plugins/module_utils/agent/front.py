@@ -150,17 +150,19 @@ class Front:
             min(idle, key=lambda connection: connection.since).abort()
 
     def make_room_for_body(self, mine: Connection) -> None:
-        """Close the slowest of those whose bodies are under way, when all bodies together are too long."""
+        """Close those whose bodies come too slowly, the slowest first, when all bodies together are too long. None
+        that keeps its rate has to go for another one."""
         while sum(connection.buffered() for connection in self.connections) > limits.MOST_BUFFERED:
-            others = [
+            now = self.loop.time()
+            slow = [
                 connection
                 for connection in self.connections
-                if connection is not mine and connection.buffered() and not connection.waits()
+                if connection is not mine and connection.buffered() and not connection.keeps_rate(now)
             ]
-            if not others:
+            if not slow:
                 mine.refuse(503, "too many long requests at once", {"Retry-After": "5"})
                 return
-            min(others, key=lambda connection: connection.since).abort()
+            min(slow, key=lambda connection: connection.due).abort()
 
     # -- the end
 
@@ -208,6 +210,7 @@ class Connection(asyncio.Protocol):
         self._said_all = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self.since = front.loop.time()  # when it began to be without a whole request
+        self.due = 0.0  # when more of its body has to come, for it to keep its rate
 
     # -- what the front asks
 
@@ -216,8 +219,16 @@ class Connection(asyncio.Protocol):
         return self._waits
 
     def buffered(self) -> int:
-        """How many bytes its request's body will have or has."""
-        return self._head.length if self._head else 0
+        """How many bytes its request's body has, or some of those that it will have."""
+        if self._head is None or (self._closing and not self._waits):
+            return 0
+        if self._waits:
+            return self._head.length
+        return max(len(self._body), min(self._head.length, limits.RESERVED))
+
+    def keeps_rate(self, now: float) -> bool:
+        """Whether its request is whole, or its body comes quickly enough."""
+        return self._waits or (self._head is not None and now <= self.due)
 
     def request(self) -> Any:
         """The fields and the body of the request, for the privileged process."""
@@ -260,6 +271,10 @@ class Connection(asyncio.Protocol):
             return
         if self._head is not None and not self._waits:
             self._body += data
+            now = self._front.loop.time()
+            self.due = min(max(self.due, now) + len(data) / limits.SLOWEST_BODY, now + limits.STALL_SECONDS)
+            if len(self._body) > limits.RESERVED:
+                self._front.make_room_for_body(self)
         else:
             if not self._data and not self._waits:
                 self._within(limits.HEAD_SECONDS, self._too_slow)
@@ -299,6 +314,7 @@ class Connection(asyncio.Protocol):
         self._body = self._data[end + len(_HEAD_END) :]
         self._data = bytearray()
         self._within(limits.body_seconds(head.length), self._too_slow)
+        self.due = self._front.loop.time() + limits.STALL_SECONDS
         self._front.make_room_for_body(self)
         if head.expects_continue and not self._closing and len(self._body) < head.length:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -332,7 +348,7 @@ class Connection(asyncio.Protocol):
     def refuse(self, status: int, message: str, headers: Optional[Dict[str, str]] = None) -> None:
         """Answer what is not carried out, and close: what of the request is still to come is not read."""
         tell(f"{self._peer} {status} {message.split(':')[0]}")
-        self._waits = False
+        self._waits, self._body = False, bytearray()
         self._write(status, json.dumps({"error": message}).encode("ascii"), False, headers or {})
         self.close()
 

@@ -22,6 +22,8 @@ HEAD_SECONDS = 10.0  # from the first byte of a request to the last of its heade
 IDLE_SECONDS = 75.0  # between requests
 BODY_SECONDS = 30.0  # for any body, and for one at SLOWEST_BODY as long as it takes
 SLOWEST_BODY = 64 * 1024  # bytes a second
+STALL_SECONDS = 10.0  # which a body may rest in between; whoever rests longer, or is slower, makes room first
+RESERVED = 64 * 1024  # bytes, which a body counts for before they have come; more counts when it is there
 ANSWER_SECONDS = 60.0  # until a client has taken its answer
 DRAIN_SECONDS = 10.0  # for the clients to take the last answers, when the agent ends
 

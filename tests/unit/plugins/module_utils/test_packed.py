@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import packed
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import LISTS, pack, parameters, unpack
 from tests.unit.plugins.module_utils.generated import private_key
@@ -54,6 +55,13 @@ def test_a_date_out_of_yaml_is_packed_as_text() -> None:
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^_packed: is not what the action plugin sends$"):
+        unpack(text)
+
+
+def test_what_would_be_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = pack({"peers": ["x" * 1000]})
+    monkeypatch.setattr(packed, "LONGEST", 1000)
     with pytest.raises(InvalidInput, match=r"^_packed: is not what the action plugin sends$"):
         unpack(text)
 

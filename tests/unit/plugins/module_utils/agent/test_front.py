@@ -145,6 +145,7 @@ def test_new_clients_are_let_in_for_those_that_say_nothing() -> None:
 
 def test_long_bodies_make_room_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+    monkeypatch.setattr(limits, "STALL_SECONDS", 0.0)
 
     async def scenario(setting: Setting) -> None:
         first, _ = await setting.connect(request(b"x", 1000))
@@ -156,6 +157,48 @@ def test_long_bodies_make_room_for_one_another(monkeypatch: pytest.MonkeyPatch) 
         assert (await third.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
         with pytest.raises((ConnectionError, AssertionError)):
             assert await all_of(first)
+
+    played(scenario)
+
+
+def test_a_length_that_is_only_said_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+    monkeypatch.setattr(limits, "RESERVED", 10)
+
+    async def scenario(setting: Setting) -> None:
+        honest, writer = await setting.connect(request(b"y" * 500, 1000))
+        silent = [await setting.connect(request(length=2500)) for _ in range(4)]
+        while sum(connection.buffered() > 0 for connection in setting.front.connections) < 5:
+            await asyncio.sleep(0.01)
+        writer.write(b"z" * 500)
+        fields, body = await setting.take()
+        assert body == b"y" * 500 + b"z" * 500
+        setting.reply(fields["id"])
+        assert (await honest.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+        assert not any(reader.at_eof() for reader, _writer in silent)
+
+    played(scenario)
+
+
+def test_who_keeps_the_rate_goes_for_nobody_and_who_rests_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+    monkeypatch.setattr(limits, "RESERVED", 10)
+
+    async def scenario(setting: Setting) -> None:
+        first, writer = await setting.connect(request(b"x" * 1500, 1600))
+        while not any(connection.buffered() == 1500 for connection in setting.front.connections):
+            await asyncio.sleep(0.01)
+        second, _writer = await setting.connect(request(b"y" * 1500))
+        assert (await all_of(second)).startswith(b"HTTP/1.1 503 ")
+        # As if it had rested for too long by now.
+        (resting,) = (one for one in setting.front.connections if one.buffered())
+        resting.due = setting.front.loop.time() - 1
+        third, _writer = await setting.connect(request(b"z" * 1500))
+        assert (await setting.take())[1] == b"z" * 1500
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert await all_of(first)
+        assert not third.at_eof()
+        writer.close()
 
     played(scenario)
 
