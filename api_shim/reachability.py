@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
     Agent,
@@ -16,18 +19,25 @@ SECONDS = 3.0
 _MOST_BYTES = 8192  # before the banner a server may say other things (RFC 4253, 4.2)
 
 
-async def reachability(node: Node, agent: Agent | None) -> str | None:
-    """Why a node does not answer at the moment; None when it does. `agent` is the one by which it is reached, if it is.
-    It takes a few seconds at the most, raises nothing, and its words have no addresses and no secrets."""
-    if agent is not None:
-        try:
-            await asyncio.wait_for(asyncio.to_thread(health, agent, SECONDS), 3 * SECONDS)
-        except TimeoutError:
-            return f"no answer within {3 * SECONDS:g} s"
-        except AgentError as error:
-            return str(error)
-        return None
-    return await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH)
+@dataclass(frozen=True)
+class Reached:
+    """Why a node does not answer at the moment, or None when it does; and what its agent says, where it has one."""
+
+    error: str | None
+    told: Mapping[str, Any] | None = None
+
+
+async def reachability(node: Node, agent: Agent | None) -> Reached:
+    """Ask a node whether it is there. `agent` is the one by which it is reached, if it is. It takes a few seconds at
+    the most, raises nothing, and its words have no addresses and no secrets; what an agent says is as it came."""
+    if agent is None:
+        return Reached(await unreachable(node.ansible_host or node.name, node.ansible_port or _SSH))
+    try:
+        return Reached(None, await asyncio.wait_for(asyncio.to_thread(health, agent, SECONDS), 3 * SECONDS))
+    except TimeoutError:
+        return Reached(f"no answer within {3 * SECONDS:g} s")
+    except AgentError as error:
+        return Reached(str(error))
 
 
 async def unreachable(host: str, port: int, seconds: float = SECONDS) -> str | None:

@@ -29,6 +29,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settin
     LARGEST_WEIGHT,
     SMALLEST_MTU,
 )
+from api_shim.agent_health import passed_on
 from api_shim.auth import caller
 from api_shim.idempotency import Call, answered, call_of
 from api_shim.key_ring import Caller
@@ -226,7 +227,9 @@ class NodeData(BaseModel):
     override_mtu: int | None
     override_keepalive: int | None
     override_endpoint_allowed_ip: str | None
-    last_seen: str | None = Field(examples=["2024-01-15 10:30:00"])
+    last_seen: str | None = Field(
+        description="when a run last reached it; null: none has yet", examples=["2024-01-15 10:30:00"]
+    )
     created_at: str = Field(examples=["2024-01-01 00:00:00"])
     updated_at: str = Field(examples=["2024-01-15 10:30:00"])
     last_check: CheckData | None = Field(description="null: it was never looked at")
@@ -271,6 +274,36 @@ class Removal(Switches):
     )
 
 
+class AgentVersions(BaseModel):
+    """What the node's software is; null: it is not there, or its version not known."""
+
+    agent: str | None
+    python: str | None
+    kernel: str | None
+    wireguard_tools: str | None
+    wireguard_module: str | None
+    wireguard_go: str | None
+
+
+class AgentInterface(BaseModel):
+    """A WireGuard interface that is on the node, whoever has made it."""
+
+    name: str
+    up: bool
+    listen_port: int | None = Field(ge=0, le=65535)
+    peers: int | None = Field(ge=0)
+    latest_handshake: int | None = Field(ge=0, description="Unix seconds, of any peer; null: there was none")
+
+
+class AgentHealth(BaseModel):
+    """What the agent of a node says of it."""
+
+    time: int | None = Field(ge=0, description="the node's clock, in Unix seconds")
+    versions: AgentVersions
+    interface_count: int = Field(ge=0)
+    interfaces: list[AgentInterface] = Field(description="by name, the first 1000")
+
+
 class NodeHealth(BaseModel):
     """Whether a node answers, what is on it, and what the last looks at it have found."""
 
@@ -278,10 +311,15 @@ class NodeHealth(BaseModel):
     name: str
     reachable: bool
     error: str | None = Field(examples=["connection refused"])
-    last_seen: str | None = Field(description="when a run last reached it")
+    last_seen: str | None = Field(
+        description="when a run last reached it; null: none has yet. Asking for its health is none"
+    )
     enabled: bool
-    instances: int = Field(ge=0)
-    peers: int = Field(ge=0)
+    instances: int = Field(ge=0, description="in the registry, whatever is on the node")
+    peers: int = Field(ge=0, description="in the registry, whatever is on the node")
+    agent: AgentHealth | None = Field(
+        description="what its agent says at the moment; null: it is reached by SSH, or does not answer"
+    )
     checked_at: str = Field(description="when it was asked whether it answers: now")
     last_check: CheckData | None = Field(description="null: it was never looked at")
     checks: list[CheckInFull] = Field(description="the last ones, the newest first")
@@ -452,13 +490,14 @@ async def node_health(
             )
 
     node, agent, known = await anyio.to_thread.run_sync(read)
-    error = await reachability(node, agent)
-    service.metrics.set_reachable(node.name, error is None)
+    reached = await reachability(node, agent)
+    service.metrics.set_reachable(node.name, reached.error is None)
     data = {
         "node_id": node.id,
         "name": node.name,
-        "reachable": error is None,
-        "error": error,
+        "reachable": reached.error is None,
+        "error": reached.error,
+        "agent": None if reached.told is None else passed_on(reached.told),
         "last_seen": shown_time(node.last_seen),
         "enabled": node.enabled,
         "checked_at": shown_time(now()),

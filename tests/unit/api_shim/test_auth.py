@@ -12,6 +12,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import ApiKey, now
 from api_shim import key_ring, keys
 from api_shim.auth import caller
+from api_shim.reachability import Reached
 from tests.unit.api_shim.edge import CHANGES, GUARDED, LOOKS, Edge
 
 BAD_KEYS = ["unknown", "expired", "revoked"]
@@ -74,8 +75,8 @@ def test_the_wrong_scope_changes_nothing_and_is_recorded(
 def test_looks_are_for_readers_and_leave_nothing(
     edge: Edge, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def reachable(*_: object) -> None:
-        return None
+    async def reachable(*_: object) -> Reached:
+        return Reached(None)
 
     monkeypatch.setattr("api_shim.routes.nodes.reachability", reachable)
     before = edge.rows()

@@ -320,10 +320,10 @@ def test_a_node_that_answers(edge: Edge) -> None:
         data = health(edge, port)
     assert set(data) == {
         "node_id", "name", "reachable", "error", "last_seen", "enabled", "instances", "peers", "checked_at",
-        "last_check", "checks",
+        "last_check", "checks", "agent",
     }  # fmt: skip
     assert (data["reachable"], data["error"], data["instances"], data["peers"]) == (True, None, 1, 2)
-    assert (data["last_check"], data["checks"]) == (None, [])
+    assert (data["last_check"], data["checks"], data["agent"]) == (None, [], None)
     assert f'vpnfleet_node_reachable{{node="{NODE}"}} 1.0' in edge.client.get("/metrics").text
 
 
@@ -340,12 +340,26 @@ def test_nodes_that_do_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f'vpnfleet_node_reachable{{node="{NODE}"}} 0.0' in edge.client.get("/metrics").text
 
 
+AGENT: dict[str, Any] = {
+    "status": "ok",
+    "time": 1700000000,
+    "versions": {
+        "agent": "1.2.3", "python": "3.11.2", "kernel": "6.1.0-13-amd64", "wireguard_tools": "1.0.20210914",
+        "wireguard_module": "1.0.0", "wireguard_go": None,
+    },
+    "interface_count": 1,
+    "interfaces": [
+        {"name": "wg1", "up": True, "listen_port": 51820, "peers": 2, "latest_handshake": 1700000000}
+    ],
+}  # fmt: skip
+
+
 def test_a_node_that_is_reached_by_its_agent(edge: Edge) -> None:
     """SSH has no part in it, and nothing tells the secret."""
     secret = "5ecre7" * 10
     told: list[str] = []
     for status, body, error in (
-        (200, {"status": "ok"}, None),
+        (200, {**AGENT, "secret": secret}, None),
         (401, {"error": "the clock"}, "its agent refuses the signature: the clock"),
     ):
         agent = Server(answering(body, status))
@@ -355,6 +369,7 @@ def test_a_node_that_is_reached_by_its_agent(edge: Edge) -> None:
         data = health(edge, 1)
         agent.close()
         assert (data["reachable"], data["error"]) == (error is None, error)
+        assert data["agent"] == (None if error else {name: AGENT[name] for name in AGENT if name != "status"})
         assert agent.requests[0].startswith(b"GET /v1/health?nonce=")
         told.append(str(data))
     assert health(edge, 1)["error"] == "its agent does not answer: connection refused"
@@ -368,8 +383,8 @@ def check(edge: Edge, **fields: Any) -> None:
 
 
 def test_what_the_last_looks_have_found(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def reachable(_node: Node) -> None:
-        return None
+    async def reachable(*_: object) -> reachability.Reached:
+        return reachability.Reached(None)
 
     monkeypatch.setattr("api_shim.routes.nodes.reachability", reachable)
     for path in ("/api/nodes/{node_id}", "/api/nodes"):
