@@ -62,10 +62,6 @@ _INSTANCE = re.compile(r"wg([0-9]+)")
 MOST_TRIES = 100
 
 
-class TooManyRemovals(Refused):
-    """More peers would be removed than may be."""
-
-
 @dataclass(frozen=True)
 class Expected:
     """What one interface should be. None: any is fine."""
@@ -377,7 +373,7 @@ def run(params: Dict[str, Any], check_mode: bool, with_diff: bool) -> Dict[str, 
         wanted = [Desired(name=item.interface, config_dir=config_dir) for item in present]
         repair, outcomes = reconcile(params, present, wanted, check_mode)
         answer["changed"] = any(bool(outcome.steps) and not outcome.error for outcome in outcomes)
-        failed = [f"{outcome.desired.name}: {outcome.error}" for outcome in outcomes if outcome.error]
+        failed = [f"{one['interface']}: {one['error']}" for one in repair.errors if not one["peer"]]
         if failed:
             answer["failed"] = True
             answer["msg"] = "; ".join(failed[:10])
@@ -463,15 +459,10 @@ def reconcile(
     repair = Repair()
     by_name = {item.interface: item for item in expected}
     asked: Dict[str, Dict[str, str]] = {}
-    fused: Set[str] = set()
 
     def edit(desired: Desired, actual: InterfaceState) -> Optional[Desired]:
         item = by_name[desired.name]
-        try:
-            edited = _edit(desired, actual, item, params, repair)
-        except TooManyRemovals:
-            fused.add(desired.name)
-            raise
+        edited = _edit(desired, actual, item, params, repair)
         actions = _actions(actual, edited)
         if actions and actual.device is not None:
             require_whole({desired.name: actual.device})
@@ -488,8 +479,7 @@ def reconcile(
         outcomes += tried
         for one in tried:
             if one.error:
-                action = "remove" if name in fused else "reconcile"
-                repair.errors.append({"peer": "", "interface": name, "action": action, "error": one.error})
+                repair.errors.append(_error_of(name, "reconcile", one.error))
                 continue
             changes = peer_changes(one.before, one.wanted)
             repair.added += changes.added
@@ -597,11 +587,17 @@ def _edit(
     if actual.device is None:
         raise Refused("the interface is not on this node; bring it up with wg_instance")
     in_file = actual.config.peers if actual.config else {}
-    peers = {
-        key: peer
-        for key, peer in _kept(actual).items()
-        if key in expected.peers or not params.get("remove_unknown")
-    }
+    peers, removed = _kept(actual), 0
+    if params.get("remove_unknown"):
+        known = {key: peer for key, peer in peers.items() if key in expected.peers}
+        removed = len(peers) - len(known)
+        refused = _too_many(removed, params)
+        if refused is None:
+            peers = known
+        else:
+            # They all stay; those that should be there are served all the same.
+            repair.errors.append(_error_of(expected.interface, "remove", refused))
+            removed = 0
     put: Set[str] = set()
     for key, peer in expected.peers.items():
         there = actual.device.peers.get(key)
@@ -611,15 +607,24 @@ def _edit(
             peers[key] = peer
             put.add(key)
     _drop_overlaps(peers, put, actual.device.peers, expected.interface, repair)
-    removed = len(actual.device.peers.keys() - peers.keys())
+    return replace(desired, peers=peers, max_removals=removed + len(in_file), enabled=None)
+
+
+def _too_many(removed: int, params: Mapping[str, Any]) -> Optional[str]:
+    """Why so many peers are not removed from one interface, if they are not."""
     limit = params.get("max_removals")
     limit = 10 if limit is None else integer(limit, "max_removals", 0, 2**31)
-    if removed > limit:
-        raise TooManyRemovals(
-            f"{removed} unknown peers would be removed, {limit} are allowed: if that is right, set max_removals to "
-            f"{removed} or more"
-        )
-    return replace(desired, peers=peers, max_removals=removed + len(in_file), enabled=None)
+    if removed <= limit:
+        return None
+    return (
+        f"{removed} unknown peers would be removed, {limit} are allowed: if that is right, set max_removals to "
+        f"{removed} or more"
+    )
+
+
+def _error_of(interface: str, action: str, error: str) -> Dict[str, str]:
+    """What went wrong with an interface as a whole."""
+    return {"peer": "", "interface": interface, "action": action, "error": error}
 
 
 def _kept(actual: InterfaceState) -> Dict[str, Peer]:

@@ -29,7 +29,10 @@ def what_is_left(
     they should be, or taken down, and `set_up_with_peers` those of them whose peers it has put in place."""
     mended = answer.get("reconciled") or {"errors": []}
     errors = mended["errors"]
-    untouched = {one["interface"] for one in errors if not one["peer"]} - set(set_up_with_peers)
+    whole = [one for one in errors if not one["peer"] and one["interface"] not in set_up_with_peers]
+    untouched = {one["interface"] for one in whole if one["action"] != "remove"}
+    # Where more are unknown than may be removed, all of those stay, and the rest is done.
+    kept = {one["interface"] for one in whole if one["action"] == "remove"}
     refused = {(one["interface"], one["peer"]) for one in errors if one["peer"]}
     found: dict[str, int] = {}
     for name, switch, count in _PEERS:
@@ -39,7 +42,11 @@ def what_is_left(
             continue
         found[count] = sum(
             one["interface"] not in set_up_with_peers
-            and (one["interface"] in untouched or (one["interface"], one["public_key"]) in refused)
+            and (
+                one["interface"] in untouched
+                or (name == "unknown_peers" and one["interface"] in kept)
+                or (one["interface"], one["public_key"]) in refused
+            )
             for one in entries
         )
     files = allowed["reconcile_missing"] or allowed["reconcile_mismatched"]

@@ -622,10 +622,12 @@ class Wg:
         return [outcome]
 
 
-def one_by_one(monkeypatch: pytest.MonkeyPatch, wg: Wg, should: dict[str, Peer]) -> tuple[drift.Repair, Any]:
+def one_by_one(
+    monkeypatch: pytest.MonkeyPatch, wg: Wg, should: dict[str, Peer], **more: Any
+) -> tuple[drift.Repair, Any]:
     monkeypatch.setattr(drift, "converge", wg.converge)
     monkeypatch.setattr(drift, "require_whole", lambda _devices, _source=None: None)
-    params = dict.fromkeys(drift.SWITCHES, True)
+    params = {**dict.fromkeys(drift.SWITCHES, True), **more}
     return drift.reconcile(params, [Expected("wg0", should, {})], [drift.Desired("wg0")], False)
 
 
@@ -688,12 +690,44 @@ def test_thousands_that_all_fail_are_not_tried_one_by_one(monkeypatch: pytest.Mo
 
 
 def test_too_many_removals_are_an_error_of_removing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of nothing else: who is missing is added, who differs put right. Networks of those that stay are theirs."""
+    strangers = by_key(*(peer(number, f"10.0.0.{number}/32") for number in range(11)))
+    live = {**strangers, **by_key(peer(50, persistent_keepalive=5), peer(51, "10.0.1.51/32"))}
+    should = by_key(peer(50), peer(51, "10.0.0.7/32"), peer(52), peer(53, "10.0.0.8/32"))
+    wg = Wg(live, set())
+    repair, outcomes = one_by_one(monkeypatch, wg, should)
+    fuse, *overlaps = repair.errors
+    assert (fuse["peer"], fuse["interface"], fuse["action"]) == ("", "wg0", "remove")
+    assert "11 unknown peers would be removed, 10 are allowed" in fuse["error"]
+    assert [(one["peer"], one["action"]) for one in overlaps] == [(key(51), "update"), (key(53), "add")]
+    assert f"10.0.0.8/32 overlaps with what peer {key(8)} has" == overlaps[1]["error"]
+    assert (repair.added, repair.updated, repair.removed) == ([key(52)], [key(50)], [])
+    assert wg.live == {**live, **by_key(peer(50), peer(52))}
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    repair, _outcomes = one_by_one(monkeypatch, wg, should, max_removals=11)
+    assert repair.errors == []
+    assert wg.live.keys() == should.keys()
+
+
+def test_too_many_removals_fail_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which tells of what was done."""
     wg = Wg(by_key(*(peer(number) for number in range(11))), set())
-    repair, _outcomes = one_by_one(monkeypatch, wg, by_key(peer(50)))
-    (error,) = repair.errors
-    assert (error["peer"], error["action"]) == ("", "remove")
-    assert "11 unknown peers would be removed, 10 are allowed" in error["error"]
-    assert len(wg.live) == 11
+    stand_in(monkeypatch, {"wg0": alive(wg.live)})
+    monkeypatch.setattr(drift, "converge", wg.converge)
+    params = {"interface": "wg0", "peers": [{"public_key": key(50)}], **dict.fromkeys(drift.SWITCHES, True)}
+    answer = drift.run(params, check_mode=False, with_diff=False)
+    assert answer["failed"] is True
+    assert answer["msg"].startswith("wg0: 11 unknown peers would be removed, 10 are allowed")
+    assert answer["reconciled"]["added"] == [key(50)]
+    assert len(wg.live) == 12
+
+
+def test_one_that_wg_refuses_stands_for_itself_where_too_many_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = by_key(*(peer(number) for number in range(11)))
+    wg = Wg(live, {key(50)})
+    repair, _outcomes = one_by_one(monkeypatch, wg, by_key(peer(50), peer(51)))
+    assert [(one["peer"], one["action"]) for one in repair.errors] == [("", "remove"), (key(50), "add")]
+    assert wg.live == {**live, **by_key(peer(51))}
 
 
 @pytest.mark.parametrize(

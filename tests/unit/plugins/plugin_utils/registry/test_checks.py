@@ -155,7 +155,7 @@ def test_check_mode_leaves_nothing(fleet: DriftController) -> None:
         (EVERYTHING, (0, 0, 0)),
         ({**NOTHING, "reconcile_missing": True}, (0, 1, 1)),
         ({**NOTHING, "reconcile_mismatched": True}, (1, 0, 1)),
-        ({**EVERYTHING, "max_removals": 0}, (1, 1, 1)),
+        ({**EVERYTHING, "max_removals": 0}, (0, 0, 1)),
     ],
 )
 def test_a_reconcile_leaves_what_is_left(

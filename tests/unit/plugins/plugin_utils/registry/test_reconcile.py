@@ -163,13 +163,19 @@ def test_a_peer_that_cannot_be_put_in_place_holds_up_nobody(fleet: DriftControll
 
 
 def test_too_many_strangers_are_not_removed(fleet: DriftController) -> None:
+    """And hold up nobody."""
     there = up_on(fleet, NL, ALICE)
+    gone = there["peers"].pop()
     there["peers"] += [
         {"public_key": any_key(), "allowed_ips": [], "persistent_keepalive": 0} for _ in range(11)
     ]
     (result,) = fleet.reconcile(NL, remove_unknown=True)
     assert "11 unknown peers would be removed, 10 are allowed" in result["data"]["errors"][0]["error"]
+    assert result["data"]["added"] == [gone["public_key"]]
     assert len(there["peers"]) == 13
+    with fleet.registry.read() as session:
+        progress = session.get_one(Operation, result["operation_id"]).progress or {}
+    assert (progress["left"]["missing_count"], progress["left"]["unknown_count"]) == (0, 11)
     (result,) = fleet.reconcile(NL, remove_unknown=True, max_removals="11")
     assert result["data"]["summary"]["removed_count"] == 11
     assert all_is_well(fleet)
