@@ -96,8 +96,8 @@ def _result_of(operation: Operation) -> dict[str, Any]:
 
 
 def _problem_of(result: Mapping[str, Any]) -> Problem | None:
-    """What is wrong with a result, if anything is."""
-    if result.get("status") != "error":
+    """What is wrong with a result, if anything is. A report on the fleet is none, whatever it says of the nodes."""
+    if result.get("status") != "error" or "data" in result:
         return None
     # A run that could not begin has a message of its own, else its only operation has.
     one = result if "message" in result else next(iter(result.get("operations", ())), {})

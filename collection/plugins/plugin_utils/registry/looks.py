@@ -179,7 +179,8 @@ def end(operation: Operation, published: dict[str, Any] | None, problem: str) ->
     if operation.state not in ("pending", "running"):
         return
     ended = published or {"status": "error", "code": 500, "message": problem, "operations": []}
-    failed = ended.get("status") == "error"
+    # A report on the fleet was made, whatever it says of the nodes.
+    failed = ended.get("status") == "error" and "data" not in ended
     operation.result = ended
     operation.state = "failed" if failed else "succeeded"
     operation.error = str(ended.get("message") or problem) if failed else None
