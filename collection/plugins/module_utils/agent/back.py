@@ -60,7 +60,8 @@ class Back:
                     self._free.release()
                     ready()
                     continue
-                if type(fields.get("id")) is not int:
+                number = fields.get("id")
+                if not isinstance(number, int) or isinstance(number, bool):
                     raise BrokenFrame("a call without a number")
                 self._pool.submit(self._carry_out, fields, body)
         except (EOFError, OSError):
