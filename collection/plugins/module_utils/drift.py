@@ -482,9 +482,9 @@ def reconcile(
                 repair.errors.append(_error_of(name, "reconcile", one.error))
                 continue
             changes = peer_changes(one.before, one.wanted)
-            repair.added += changes.added
-            repair.updated += changes.updated
-            repair.removed += changes.remove
+            repair.added += sorted(changes.added)
+            repair.updated += sorted(changes.updated)
+            repair.removed += sorted(changes.remove)
     return repair, outcomes
 
 
