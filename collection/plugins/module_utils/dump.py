@@ -65,26 +65,9 @@ def parse_dump(text: str, interface: Optional[str] = None) -> Dict[str, Device]:
             name = interface
         try:
             if len(fields) == 8:
-                key, preshared, endpoint, allowed, _handshake, _rx, _tx, keepalive = fields
-                nets: Tuple[str, ...]
-                if "," in allowed:
-                    nets = tuple(sorted(allowed.split(",")))
-                else:
-                    nets = () if allowed == "(none)" else (allowed,)
-                devices[name].peers[key] = Peer(
-                    key,
-                    nets,
-                    None if preshared == "(none)" else preshared,
-                    0 if keepalive == "off" else int(keepalive),
-                    None if endpoint == "(none)" else endpoint,
-                )
-            elif len(fields) == 4:
-                private, public, port, fwmark = fields
-                devices[name] = Device(
-                    _none(private), _none(public), int(port), 0 if fwmark == "off" else int(fwmark, 16), {}
-                )
+                devices[name].peers[fields[0]] = _peer(fields)
             else:
-                raise ValueError
+                devices[name] = _device(fields)
         except (KeyError, ValueError):
             raise IncompleteDump("wg show dump gave a line that is not a dump's") from None
     return devices
