@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -97,12 +98,17 @@ executor.execute(Run("1", sys.argv[2], ()), lambda one: print("told", flush=True
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    # Not under tmp_path: Ansible makes a socket in it, whose path has to be short.
+    with tempfile.TemporaryDirectory() as temporary:
+        monkeypatch.setenv("TMPDIR", temporary)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield made_project(tmp_path)
+
+
+def made_project(tmp_path: Path) -> Path:
     (tmp_path / "ansible.cfg").write_text("[defaults]\nhost_key_checking = True\n")
     (tmp_path / "inventory.yml").write_text(
         "all:\n  hosts:\n    localhost:\n      ansible_connection: local\n"

@@ -34,7 +34,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controll
 
 ALICE, BOB = "alice@example.com", "bob@example.com"
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
-REST = ("node", "operation", "operation_event", "audit_entry", "teardown")
+REST = ("node", "node_check", "operation", "operation_event", "audit_entry", "teardown")
 
 
 @pytest.fixture
