@@ -232,7 +232,7 @@ def make_engine(url: URL, pooled: bool = False) -> Engine:
     def connect() -> _Connection:
         file = _identity(path)
         connection = sqlite3.connect(
-            where, BUSY_TIMEOUT, check_same_thread=not pooled, factory=_Connection, uri=True
+            where, timeout=BUSY_TIMEOUT, check_same_thread=not pooled, factory=_Connection, uri=True
         )
         connection.file = file
         return connection
