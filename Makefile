@@ -15,7 +15,7 @@ UV_VERSION := 0.13.9
 # ansible, ssh's control sockets and the rest are started by name from inside the tests.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/var/cache/pycache
 
 python := $(VENV)/bin/python
 on_all_processors := --numprocesses=auto --dist=worksteal
