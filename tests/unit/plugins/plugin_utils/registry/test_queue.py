@@ -636,6 +636,7 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ASKED)
 def test_killed_at_every_point_it_ends_once(served: Controller, kind: str) -> None:
     number = submit(served, kind, **ASKED[kind])
@@ -737,6 +738,7 @@ def test_a_reconcile_that_is_given_up_is_not_begun_again(served: Controller) -> 
     assert claim(served) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ASKED)
 def test_canceled_after_a_kill_at_any_point_nothing_is_left_behind(served: Controller, kind: str) -> None:
     """The dead have begun something on nodes: who cancels it leaves no customer half-way."""
