@@ -66,6 +66,15 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 e2e: system system-database venv ## End-to-end tests in the lab over SSH and HTTP (root)
 	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
 
+.PHONY: coverage
+coverage: system system-database venv ## Which lines and branches the tests reach, unit and end to end together
+	rm -rf var/coverage && mkdir -p var/coverage
+	$(python) -m coverage run -m pytest $(on_all_processors) tests/unit -m "not exhaustive" $(PYTEST_ARGS)
+	$(python) -m coverage run -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
+	$(python) -m coverage combine --quiet
+	$(python) -m coverage html --quiet --directory var/coverage/html
+	$(python) -m coverage report
+
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it
 	@$(python) -m tests.serve
