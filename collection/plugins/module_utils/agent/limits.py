@@ -28,6 +28,11 @@ RESERVED = 64 * 1024  # bytes, which a body counts for before they have come; mo
 ANSWER_SECONDS = 60.0  # until a client has taken its answer
 DRAIN_SECONDS = 10.0  # for the clients to take the last answers, when the agent ends
 
+# For a front; one that needs longer is killed.
+START_SECONDS = 60.0  # until it is ready
+END_SECONDS = 300.0  # from when it is asked to end; less than the unit's TimeoutStopSec
+GONE_SECONDS = 5.0  # from the end of its channel to its own
+
 
 def body_seconds(length: int) -> float:
     """How long a body of `length` bytes may take."""
