@@ -426,6 +426,8 @@ def tls_context(certificate: int, key: int) -> ssl.SSLContext:
     """A server's context out of two open files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client could have the front do nothing but handshakes, within one connection that never is idle.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(f"/proc/self/fd/{certificate}", f"/proc/self/fd/{key}")
     return context
 

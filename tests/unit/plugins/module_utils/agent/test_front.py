@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames im
     frame_head,
     lengths,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import Front
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import Front, tls_context
 
 Scenario = Callable[["Setting"], Awaitable[None]]
 
@@ -385,3 +387,16 @@ def test_an_answer_that_is_no_frame_ends_it() -> None:
         await asyncio.wait_for(setting.front.ended, 10)
 
     played(scenario)
+
+
+def test_no_connection_shakes_hands_twice(tmp_path: Path) -> None:
+    pair = [tmp_path / "certificate.pem", tmp_path / "key.pem"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=node", "-out", pair[0], "-keyout", pair[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with pair[0].open("rb") as certificate, pair[1].open("rb") as key:
+        context = tls_context(certificate.fileno(), key.fileno())
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
