@@ -18,7 +18,7 @@ UV_VERSION := 0.13.9
 # ansible, ssh's control sockets and the rest are started by name from inside the tests.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/var/cache/pycache
 
 python := $(VENV)/bin/python
 on_all_processors := --numprocesses=auto --dist=worksteal
@@ -68,6 +68,15 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 .PHONY: e2e
 e2e: system system-database venv ## End-to-end tests in the lab over SSH and HTTP (root)
 	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: system system-database venv ## Which lines and branches the tests reach, unit and end to end together
+	rm -rf var/coverage && mkdir -p var/coverage
+	$(python) -m coverage run -m pytest $(on_all_processors) tests/unit -m "not exhaustive" $(PYTEST_ARGS)
+	$(python) -m coverage run -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
+	$(python) -m coverage combine --quiet
+	$(python) -m coverage html --quiet --directory var/coverage/html
+	$(python) -m coverage report
 
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it

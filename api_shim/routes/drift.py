@@ -13,7 +13,6 @@ from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
 from api_shim.rate_limits import count, limited
-from api_shim.routes.nodes import require
 from api_shim.routes.parameters import (
     ACCEPTED,
     REPEATED,
@@ -24,6 +23,7 @@ from api_shim.routes.parameters import (
     repeatable,
     waiting,
 )
+from api_shim.routes.shown import require
 from api_shim.service import TheService
 
 router = APIRouter(tags=["drift"])
