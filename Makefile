@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 # Everything that is made while working lies under var/.
 VENV ?= var/venv
+# Their tools pin what others need in another version.
+DOCS_VENV ?= var/venv-docs
+GALAXY_VENV ?= var/venv-galaxy
 # Empty: scripts/find-python chooses.
 PYTHON ?=
 PYTEST_ARGS ?=
@@ -91,16 +94,18 @@ lab: system venv ## Build the lab and leave it running (root)
 lab-down: venv ## Take the lab down
 	@$(python) -m tests.lab down
 
-.PHONY: lint lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity
-lint: lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity ## All linters, and ansible-test sanity in full
+linters := ruff mypy shell yaml openapi changelog docs galaxy ansible sanity
+.PHONY: lint $(addprefix lint-,$(linters))
+lint: $(addprefix lint-,$(linters)) ## All linters, what Galaxy asks for, and ansible-test sanity in full
 
 lint-ruff: venv
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
 # The collection is checked under the name that it is imported by.
-mypy_paths := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
-	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/agent tests/demo tests/serve tests/bench tests/postgres api_shim
+collection := collections/ansible_collections/vpnfleet/wireguard
+mypy_paths := $(addprefix $(collection)/plugins/,\
+	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/agent tests/demo tests/serve tests/bench tests/postgres tests/packages.py tests/documented.py api_shim
 has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
 lint-mypy: venv
 	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))
@@ -111,11 +116,42 @@ lint-shell: system-lint
 lint-yaml: venv
 	$(VENV)/bin/yamllint --strict .
 
+lint-openapi: venv
+	@$(python) scripts/openapi | diff --unified docs/openapi.json - || \
+		{ echo "docs/openapi.json is not what the HTTP interface says of itself: make openapi" >&2; exit 1; }
+
+lint-changelog: venv
+	@scripts/changelog $(VENV) check
+
+lint-docs:
+	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
+	PATH=$(abspath $(DOCS_VENV))/bin:$$PATH ANSIBLE_HOME=$(CURDIR)/var/cache/ansible antsibull-docs \
+		lint-collection-docs --plugin-docs --validate-collection-refs self $(collection)
+
+lint-galaxy: venv
+	@scripts/venv $(GALAXY_VENV) requirements/galaxy.txt $(PYTHON)
+	@scripts/galaxy-check $(VENV) $(GALAXY_VENV)
+
 lint-ansible: venv
 	scripts/ansible-lint $(VENV)
 
 lint-sanity: system-lint venv
 	scripts/sanity $(VENV) $(ANSIBLE_TEST_ARGS)
+
+.PHONY: openapi
+openapi: venv ## Write docs/openapi.json, the HTTP interface's document
+	$(python) scripts/openapi > docs/openapi.json
+
+.PHONY: changelog
+changelog: venv ## Write CHANGELOG.rst out of the fragments in collection/changelogs, for a release
+	@scripts/changelog $(VENV) write
+
+.PHONY: dist
+dist: venv ## Build the packages into dist/: the wheel, and the collection for Galaxy
+	@rm -rf dist
+	@$(python) -m build --wheel --no-isolation --outdir dist . > /dev/null
+	@$(python) scripts/galaxy-tarball dist > /dev/null
+	@sha256sum dist/*
 
 .PHONY: requirements
 requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)

@@ -670,7 +670,7 @@ def test_by_tls_and_with_a_new_certificate_while_it_runs(agent: Agent, node: Nod
 
 @pytest.mark.usefixtures("agent")
 def test_what_cannot_be_started_says_why(node: Node) -> None:
-    module = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent"
+    module = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run"
 
     def start(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(

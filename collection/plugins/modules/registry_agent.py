@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: registry_agent
 short_description: What the registry has to do with deploying agents
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - The steps of C(playbooks/agent.yml) between those of the role C(vpnfleet.wireguard.node_agent). Secrets and
     certificates change in such an order that controller and node agree wherever a run ends.
