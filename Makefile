@@ -108,6 +108,12 @@ lint-ansible: venv
 lint-sanity: system-lint venv
 	scripts/sanity $(VENV) $(ANSIBLE_TEST_ARGS)
 
+DOCS_VENV ?= var/venv-docs
+.PHONY: docs
+docs: venv ## Build the documents' site under var/docs, every link in it checked
+	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
+	@scripts/docs $(VENV) $(DOCS_VENV)
+
 .PHONY: requirements
 requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)
 	@test -x var/venv-uv/bin/uv || { "$$(scripts/find-python $(PYTHON))" -m venv var/venv-uv; }
