@@ -1,12 +1,13 @@
 """Shows Mermaid's blocks without Mermaid: a Git host draws them by a script, and the site has none from elsewhere.
 
 An `erDiagram` becomes a card for each table, with its columns, and what it has to do with others; a `stateDiagram-v2`
-becomes a table of what leads from where to where.
+becomes a table of what leads from where to where, and a `sequenceDiagram` a drawing in the page's own colours.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from html import escape
 from typing import Any
 
@@ -16,6 +17,10 @@ from sphinx.application import Sphinx
 _ENTITY = re.compile(r"^    (\w+) \{\n(.*?)^    \}", re.DOTALL | re.MULTILINE)
 _RELATION = re.compile(r'^    (\w+) (\S\S)--(\S\S) (\w+) : "(.+)"$', re.MULTILINE)
 _STATE = re.compile(r'^    state "(.+)" as (\w+)$', re.MULTILINE)
+_LANE = re.compile(r"^    participant (\w+) as (.+)$", re.MULTILINE)
+_STEP = re.compile(r"^    (?:(Note) over (\w+)(?:,(\w+))?|(\w+)(--?>>)(\w+)): (.+)$", re.MULTILINE)
+#: Of a drawing, in pixels: between two lanes, beside the outermost ones, a line of text, a character at the most.
+_APART, _BESIDE, _LINE, _CHARACTER = 190, 90, 17, 6.9
 _TRANSITION = re.compile(r"^    (\S+) --> (\S+?)(?:: (.+))?$", re.MULTILINE)
 
 
@@ -26,7 +31,7 @@ def replace(_app: Sphinx, doctree: nodes.document) -> None:
             continue
         text = block.astext()
         kind = text.split(None, 1)[0]
-        shown = {"erDiagram": tables, "stateDiagram-v2": transitions}[kind](text)
+        shown = {"erDiagram": tables, "stateDiagram-v2": transitions, "sequenceDiagram": sequence}[kind](text)
         block.replace_self(nodes.raw("", shown, format="html"))
 
 
@@ -67,6 +72,58 @@ def transitions(text: str) -> str:
     return (
         '<table class="docutils states"><thead><tr><th>from</th><th>when</th><th>to</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def sequence(text: str) -> str:
+    """The drawing of a sequence diagram: who does what to whom, from top to bottom."""
+    lanes = _LANE.findall(text)
+    at = {short: _BESIDE + index * _APART for index, (short, _) in enumerate(lanes)}
+    width = 2 * _BESIDE + (len(lanes) - 1) * _APART
+    drawn, below = [], 62
+    for note, first, last, start, arrow, end, words in _STEP.findall(text):
+        left, right = sorted((at[first or start], at[last or end or first]))
+        room = right - left if right > left and not note else right - left + _APART - 30
+        if start and start == end:
+            room = min(_APART, width - left) - 30
+        lines = textwrap.wrap(words, int(room / _CHARACTER))
+        height = _LINE * len(lines)
+        middle = (left + right) / 2
+        if note:
+            drawn.append(
+                f'<rect class="note" x="{middle - room / 2 - 6:.0f}" y="{below}" '
+                f'width="{room + 12:.0f}" height="{height + 9}" rx="4"/>'
+            )
+            drawn.append(_lines(lines, middle, below + 16))
+            below += height + 22
+        elif start == end:
+            drawn.append(_lines(lines, left + 16, below + 13, anchor="start"))
+            foot = below + max(height, 20)
+            drawn.append(f'<path d="M{left} {below + 4}h10V{foot}h-7"/>')
+            below = foot + 14
+        else:
+            drawn.append(_lines(lines, middle, below + 11))
+            foot = below + height + 3
+            dashed = ' class="answer"' if arrow == "-->>" else ""
+            nearly = at[end] + (-3 if at[end] > at[start] else 3)
+            drawn.append(f'<path{dashed} d="M{at[start]} {foot}H{nearly}"/>')
+            below = foot + 13
+    heads = "".join(
+        f'<rect x="{at[short] - 82}" y="6" width="164" height="38" rx="6"/>'
+        f'{_lines([name], at[short], 30, kind="head")}<path class="lane" d="M{at[short]} 44V{below}"/>'
+        for short, name in lanes
+    )
+    return (
+        f'<div class="drawing"><svg viewBox="0 0 {width} {below + 6}" width="{width}" role="img">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker></defs>{heads}{"".join(drawn)}</svg></div>'
+    )
+
+
+def _lines(lines: list[str], x: float, y: float, anchor: str = "middle", kind: str = "") -> str:
+    return "".join(
+        f'<text class="{kind}" x="{x:.0f}" y="{y + _LINE * index:.0f}" text-anchor="{anchor}">{escape(line)}</text>'
+        for index, line in enumerate(lines)
     )
 
 
