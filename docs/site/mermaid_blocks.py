@@ -20,7 +20,7 @@ _STATE = re.compile(r'^    state "(.+)" as (\w+)$', re.MULTILINE)
 _LANE = re.compile(r"^    participant (\w+) as (.+)$", re.MULTILINE)
 _STEP = re.compile(r"^    (?:(Note) over (\w+)(?:,(\w+))?|(\w+)(--?>>)(\w+)): (.+)$", re.MULTILINE)
 #: Of a drawing, in pixels: between two lanes, beside the outermost ones, a line of text, a character at the most.
-_APART, _BESIDE, _LINE, _CHARACTER = 190, 90, 17, 6.9
+_APART, _BESIDE, _LINE, _CHARACTER = 178, 84, 17, 6.7
 _TRANSITION = re.compile(r"^    (\S+) --> (\S+?)(?:: (.+))?$", re.MULTILINE)
 
 
@@ -85,7 +85,7 @@ def sequence(text: str) -> str:
         left, right = sorted((at[first or start], at[last or end or first]))
         room = right - left if right > left and not note else right - left + _APART - 30
         if start and start == end:
-            room = min(_APART, width - left) - 30
+            room = _APART - 30
         lines = textwrap.wrap(words, int(room / _CHARACTER))
         height = _LINE * len(lines)
         middle = (left + right) / 2
@@ -97,9 +97,11 @@ def sequence(text: str) -> str:
             drawn.append(_lines(lines, middle, below + 16))
             below += height + 22
         elif start == end:
-            drawn.append(_lines(lines, left + 16, below + 13, anchor="start"))
+            # To the right, but of the last lane, which has no room there.
+            side, anchor = (-1, "end") if start == lanes[-1][0] else (1, "start")
+            drawn.append(_lines(lines, left + 16 * side, below + 13, anchor))
             foot = below + max(height, 20)
-            drawn.append(f'<path d="M{left} {below + 4}h10V{foot}h-7"/>')
+            drawn.append(f'<path d="M{left} {below + 4}h{10 * side}V{foot}h{-7 * side}"/>')
             below = foot + 14
         else:
             drawn.append(_lines(lines, middle, below + 11))
@@ -109,7 +111,7 @@ def sequence(text: str) -> str:
             drawn.append(f'<path{dashed} d="M{at[start]} {foot}H{nearly}"/>')
             below = foot + 13
     heads = "".join(
-        f'<rect x="{at[short] - 82}" y="6" width="164" height="38" rx="6"/>'
+        f'<rect x="{at[short] - 78}" y="6" width="156" height="38" rx="6"/>'
         f'{_lines([name], at[short], 30, kind="head")}<path class="lane" d="M{at[short]} 44V{below}"/>'
         for short, name in lanes
     )

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from api_shim.settings import Settings  # noqa: E402
 
 HEAD = """# Reference of the HTTP calls
 
-Made from the interface's own OpenAPI document, which a server gives at `/openapi.json`. What to rely on, and how the calls
-belong together, is in [The HTTP interface](../docs/api.md), and so are [the shapes of errors](../docs/api.md#what-to-rely-on).
+Made from the interface's own OpenAPI document, which a server gives at `/openapi.json`. What to rely on, how the calls
+belong together, and which shapes errors have is in [The HTTP interface](../docs/api.md#what-to-rely-on).
+
+What goes wrong in the same way everywhere is told here, once. Calls without a key do not answer 401, 403 and 503.
 """
 
 
@@ -35,15 +39,25 @@ def main() -> int:
         finally:
             registry.close()
     schemas = document["components"]["schemas"]
-    parts = [HEAD]
-    for path, methods in document["paths"].items():
-        parts += [call(method, path, each, schemas) for method, each in methods.items()]
+    calls = [
+        (method, path, each)
+        for path, methods in document["paths"].items()
+        for method, each in methods.items()
+    ]
+    told = Counter(
+        (status, answer["description"]) for *_, each in calls for status, answer in each["responses"].items()
+    )
+    usual = sorted(one for one, times in told.items() if one[0] >= "400" and times > len(calls) / 2)
+    parts = [HEAD + table(("answer", "when"), usual)]
+    parts += [call(method, path, each, schemas, usual) for method, path, each in calls]
     sys.stdout.write("\n".join(parts))
     return 0
 
 
-def call(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
-    """One call: what it takes, and what it answers."""
+def call(
+    method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any], usual: list[tuple[str, str]]
+) -> str:
+    """One call: what it takes, and what it answers but for the usual errors."""
     text = f"## {method.upper()} `{path}`\n\n{operation.get('description', '')}\n"
     parameters = [
         (each["name"], f"{each['in']}, {type_of(each['schema'], schemas)}", each.get("description", ""))
@@ -53,21 +67,24 @@ def call(method: str, path: str, operation: dict[str, Any], schemas: dict[str, A
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         text += table(("field of the body", "type", "meaning"), fields_of(schema, schemas))
-        text += f"\n```json\n{json.dumps(example_of(schema, schemas), ensure_ascii=False, indent=2)}\n```\n"
+        example = example_of(schema, schemas)
+        if example:
+            text += f"\n```json\n{json.dumps(example, ensure_ascii=False, indent=2)}\n```\n"
     answers = [
         (status, answer_fields(each, schemas) if status < "400" else "an error", each["description"])
         for status, each in operation["responses"].items()
+        if (status, each["description"]) not in usual
     ]
     return text + table(("answer", "fields", "when"), answers)
 
 
-def table(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table, or nothing where there are no rows."""
     if not rows:
         return ""
-    lines = [f"| {' | '.join(head)} |", "| --- | --- | --- |"]
-    for name, kind, meaning in rows:
-        lines.append(f"| `{name}` | {cell(kind)} | {cell(meaning)} |")
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for name, *others in rows:
+        lines.append(f"| `{name}` | {' | '.join(cell(each) for each in others)} |")
     return "\n" + "\n".join(lines) + "\n"
 
 
