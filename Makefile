@@ -153,6 +153,12 @@ dist: venv ## Build the packages into dist/: the wheel, and the collection for G
 	@$(python) scripts/galaxy-tarball dist > /dev/null
 	@sha256sum dist/*
 
+DOCS_VENV ?= var/venv-docs
+.PHONY: docs
+docs: venv ## Build the documents' site under var/docs, every link in it checked
+	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
+	@scripts/docs $(VENV) $(DOCS_VENV)
+
 .PHONY: requirements
 requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)
 	@test -x var/venv-uv/bin/uv || { "$$(scripts/find-python $(PYTHON))" -m venv var/venv-uv; }
