@@ -9,6 +9,7 @@ VENV ?= var/venv
 # Empty: scripts/find-python chooses.
 PYTHON ?=
 PYTEST_ARGS ?=
+SCENARIO ?=
 ANSIBLE_TEST_ARGS ?=
 UV_VERSION := 0.13.9
 
@@ -65,6 +66,10 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 .PHONY: e2e
 e2e: system system-database venv ## End-to-end tests in the lab over SSH and HTTP (root)
 	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
+
+.PHONY: molecule
+molecule: system-systemd venv ## Scenarios on nodes with a real systemd, by molecule (root; SCENARIO=default: one of them)
+	@scripts/molecule $(VENV) $(SCENARIO)
 
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it

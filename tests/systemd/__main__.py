@@ -1,6 +1,7 @@
 """Nodes from the command line, kept in a folder until they are taken down: python -m tests.systemd up | reboot | down.
 
-`up` writes the inventory of the nodes into the folder too, as inventory/systemd.json.
+`up` writes the inventory of the nodes into the folder too, as inventory/systemd.json. `wheels` prints the folder of the
+Python libraries that a host of the HTTP interface is given.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.systemd.api_host import ensure_api_image
+from tests.systemd.api_host import ensure_api_image, ensure_wheels
 from tests.systemd.command import CommandFailed
 from tests.systemd.image import ImageError, ensure_image
 from tests.systemd.kept_nodes import KeptNodes
@@ -25,6 +26,9 @@ IMAGES = {"node": ensure_image, "api": ensure_api_image}
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "wheels":
+            print(ensure_wheels())
+            return 0
         with KeptNodes(options.folder) as nodes:
             _do(nodes, options)
     except (ImageError, NodeError, CommandFailed, subprocess.TimeoutExpired) as error:
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     reboot.add_argument("node")
     down = commands.add_parser("down", help="remove the nodes and their network")
     down.add_argument("folder", type=Path)
+    commands.add_parser("wheels", help="fetch Python's libraries, where they are missing")
     return parser
 
 
