@@ -35,7 +35,8 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
         return {}
     # Each report stands in it twice.
     shortened = _shortened(results, MOST_CHARACTERS // 2)
-    whole = {"operations": shortened, "data": fleet(shortened)}
+    data = fleet(shortened)
+    whole = {"operations": shortened, "data": data}
     if len(json.dumps(whole)) <= MOST_CHARACTERS:
         return whole
     told, size = set(), 0
@@ -44,7 +45,6 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
         if size > MOST_CHARACTERS // 2:
             break
         told.add(one["node_id"])
-    data = whole["data"]
     nodes = {number: found for number, found in data["nodes"].items() if number in told}
     return {
         "operations": [one for one in shortened if one["node_id"] in told],
