@@ -206,7 +206,7 @@ reconciled:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift_repair
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import drift_spec
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import parameters
@@ -215,7 +215,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import p
 def main() -> None:
     module = AnsibleModule(argument_spec=drift_spec(), supports_check_mode=True)
     try:
-        result = drift.run(parameters(module.params), module.check_mode, module._diff)
+        result = drift_repair.run(parameters(module.params), module.check_mode, module._diff)
     except WireGuardError as error:
         module.fail_json(msg=str(error))
     if result.get("failed"):

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, NamedTuple
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, info, instances, peers
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import (
+    drift_repair,
+    info,
+    instances,
+    peers,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.arguments import (
     checked,
     hidden,
@@ -36,7 +41,7 @@ def _info(params: Dict[str, Any], _check_mode: bool, _with_diff: bool) -> Dict[s
 
 
 MODULES = {
-    "wg_drift": Module(drift_spec, drift.run),
+    "wg_drift": Module(drift_spec, drift_repair.run),
     "wg_info": Module(info_spec, _info),
     "wg_instance": Module(instance_spec, instances.run),
     "wg_peer": Module(peer_spec, peers.run),

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, source, traces
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import (
+    drift,
+    drift_repair,
+    source,
+    traces,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import (
     AnotherDigest,
     beside_digest,
@@ -487,8 +492,8 @@ def test_a_look_answers_as_the_module_does(node: Node, monkeypatch: pytest.Monke
         ],
     }
     params = {"interfaces": [wanted, {"interface": "wg7", "state": "absent"}], "complete": True}
-    monkeypatch.setattr(drift, "read_node", lambda _names: read_node(None, Commands(node)))
-    by_module = drift.run(params, check_mode=False, with_diff=False)
+    monkeypatch.setattr(drift_repair, "read_node", lambda _names: read_node(None, Commands(node)))
+    by_module = drift_repair.run(params, check_mode=False, with_diff=False)
     monkeypatch.undo()
     by_probe = drift.look(drift.check_expected(params), node.reading("wg1", "wg7"))
     assert by_probe == by_module

@@ -24,7 +24,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.action import (
     operation_report,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as wg_drift
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import traces
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift_repair, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Edit, Outcome
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_peers
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
@@ -74,6 +74,10 @@ def state_of(node: SimulatedNode, name: str) -> InterfaceState:
     )
 
 
+def _is_whole(_devices: object, _source: object = None) -> None:
+    """Nothing is cut short here."""
+
+
 def run_wg_drift(node: SimulatedNode, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
     """What wg_drift answers on a node, and what it does there."""
 
@@ -92,15 +96,10 @@ def run_wg_drift(node: SimulatedNode, arguments: dict[str, Any], check: bool) ->
 
     with (
         mock.patch.object(traces, "traces", return_value={}),
-        mock.patch.multiple(
-            wg_drift,
-            read_node=read_node,
-            states_of=states_of,
-            converge=converge,
-            require_whole=lambda _devices, _source=None: None,
-        ),
+        mock.patch.multiple(wg_drift, states_of=states_of, require_whole=_is_whole),
+        mock.patch.multiple(drift_repair, read_node=read_node, converge=converge, require_whole=_is_whole),
     ):
-        return wg_drift.run(parameters(arguments), check, False)
+        return drift_repair.run(parameters(arguments), check, False)
 
 
 def _mend(node: SimulatedNode, desired: Desired, check_mode: bool, edit: Edit) -> Outcome:
