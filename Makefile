@@ -12,6 +12,7 @@ GALAXY_VENV ?= var/venv-galaxy
 # Empty: scripts/find-python chooses.
 PYTHON ?=
 PYTEST_ARGS ?=
+SCENARIO ?=
 ANSIBLE_TEST_ARGS ?=
 UV_VERSION := 0.13.9
 
@@ -77,6 +78,10 @@ coverage: system system-database venv ## Which lines and branches the tests reac
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage html --quiet --directory var/coverage/html
 	$(python) -m coverage report
+
+.PHONY: molecule
+molecule: system-systemd venv ## Scenarios on nodes with a real systemd, by molecule (root; SCENARIO=default: one of them)
+	@scripts/molecule $(VENV) $(SCENARIO)
 
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it
@@ -152,6 +157,11 @@ dist: venv ## Build the packages into dist/: the wheel, and the collection for G
 	@$(python) -m build --wheel --no-isolation --outdir dist . > /dev/null
 	@$(python) scripts/galaxy-tarball dist > /dev/null
 	@sha256sum dist/*
+
+.PHONY: docs
+docs: venv ## Build the documents' site under var/docs, every link in it checked
+	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
+	@scripts/docs $(VENV) $(DOCS_VENV)
 
 .PHONY: requirements
 requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         le=86400,
         description="seconds between two looks at all enabled nodes, by all replicas together; 0: none",
     )
+    drift_node_timeout: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        description="seconds that a node has to answer in a look asked for over HTTP; less than wait_seconds",
+    )
     checks_kept: int = Field(
         default=1000,
         ge=1,

@@ -497,6 +497,7 @@ def test_the_front_has_no_rights(node: Node, agent: Agent, client: Client) -> No
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert status["Groups"] == ""
+    assert re.search(r"^Max processes +0 +0 ", node.read(f"/proc/{front}/limits"), re.MULTILINE)
     nobody = node.run(["id", "-u", "nobody"]).stdout.strip()
     assert status["Uid"].split() == [nobody] * 4
     for path in (

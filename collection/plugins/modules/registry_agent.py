@@ -20,8 +20,9 @@ options:
   step:
     description:
       - V(begin), on the controller, reads the variables C(node) or C(nodes), C(state), C(rotate) and C(agent_port) as
-        data, chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. What is refused
-        is told by V(report).
+        data, chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. Where an
+        earlier run has made one and was broken off, that one is completed, and the result says so. What is refused is
+        told by V(report).
       - V(expect) has O(certificate) count as the node's before its agent shows it.
       - V(confirm) asks the agent how it is, with the newest secret and no other certificate than O(certificate). When
         it answers, the node is reached by it from now on; older secrets and certificates are forgotten.

@@ -23,6 +23,7 @@ from tests.unit.api_shim.worker_runs import (
     row,
     served,
     submit,
+    told,
     until,
     working,
 )
@@ -63,8 +64,8 @@ def test_looks_at_once_make_one_run(executor: Plays, asked: dict[str, str]) -> N
         until(lambda: len(ids) == 10 and all_ended(registry, ids)())
         until(lambda: len(later) == 5 and all_ended(registry, later)())
     assert len(executor.runs) == 2
-    assert len({json.dumps(row(registry, number).result) for number in ids}) == 1
-    assert row(registry, later[0]).result != row(registry, ids[0]).result
+    assert len({json.dumps(told(registry, number)) for number in ids}) == 1
+    assert told(registry, later[0]) != told(registry, ids[0])
 
 
 def test_one_of_many_that_look_goes_and_the_others_are_answered(executor: Plays) -> None:

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Node,
@@ -138,6 +138,11 @@ def submit(registry: Registry, kind: str, check: bool = False, **asked: Any) -> 
 def row(registry: Registry, number: str) -> Operation:
     with registry.read() as session:
         return session.get_one(Operation, number)
+
+
+def told(registry: Registry, number: str) -> dict[str, Any] | None:
+    with registry.read() as session:
+        return looks.result_of(session, session.get_one(Operation, number))
 
 
 def until(what: Callable[[], bool], seconds: float = 90) -> None:
