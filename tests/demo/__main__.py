@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.demo.playbook import shown
+from tests.demo.playbook import Installed, shown
 from tests.demo.report import Report, StepFailed
 from tests.demo.screen import Screen
 from tests.demo.story import DEVICES, NODES, Story
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for log in directory.glob("*.log"):
                 log.unlink()
             report = Report(directory / "report.json", screen)
-            code = _run(Lab(options.name, NODES, DEVICES), report, directory, options.database, screen)
+            lab = Lab(options.name, NODES, DEVICES)
+            story = Story(lab, report, directory, screen.note, options.database, _installed(options))
+            code = _run(lab, story, report)
     except Ended as ended:
         return 128 + ended.number
     failed = sum(not step.ok for step in report.steps)
@@ -49,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(lab: Lab, report: Report, directory: Path, database: str | None, screen: Screen) -> int:
+def _run(lab: Lab, story: Story, report: Report) -> int:
     """Tell the story, clean up whatever comes, and return the exit code."""
     ended_by = 0
     try:
-        Story(lab, report, directory, screen.note, database).tell()
+        story.tell()
     except Ended as ended:
         ended_by = ended.number
     finally:
@@ -73,6 +75,12 @@ def _take_down(lab: Lab) -> str:
     return "nothing left behind"
 
 
+def _installed(options: argparse.Namespace) -> Installed | None:
+    if options.ansible_playbook is None:
+        return None
+    return Installed(options.ansible_playbook, options.collections)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.demo", description="Show vpnfleet at work in the lab."
@@ -87,6 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--database",
         help="SQLAlchemy's URL of an empty PostgreSQL database (default: SQLite in the directory)",
+    )
+    parser.add_argument(
+        "--ansible-playbook",
+        type=Path,
+        metavar="PROGRAM",
+        help="run the playbooks of an installed collection by this, by their names, away from the checkout",
+    )
+    parser.add_argument(
+        "--collections",
+        type=Path,
+        metavar="FOLDER",
+        help="where that collection is, unless it is in the environment of the program",
     )
     return parser
 

@@ -34,23 +34,46 @@ class Ran:
     log: Path
 
 
+@dataclass(frozen=True)
+class Installed:
+    """An installed copy of the collection: the ansible-playbook that finds it, and the folder of collections in which,
+    unless it lies in that program's own environment."""
+
+    ansible_playbook: Path
+    collections: Path | None = None
+
+    def environment(self, of_checkout: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which nothing leads to the checkout."""
+        kept = {name: value for name, value in of_checkout.items() if name != "ANSIBLE_CONFIG"}
+        if self.collections is not None:
+            kept["ANSIBLE_COLLECTIONS_PATH"] = str(self.collections)
+        return kept
+
+
 @dataclass
 class Operator:
-    """Who runs the playbooks. `environment` says where Ansible's configuration and the registry are, `directory` takes
-    the logs, and `progress` is told each task as it begins."""
+    """Who runs the playbooks: those of the checkout, or of what is installed. `environment` says where Ansible's
+    configuration and the registry are, `directory` takes the logs, and `progress` is told each task as it begins."""
 
     inventory: Path
     environment: Mapping[str, str]
     directory: Path
     progress: Callable[[str], None]
+    installed: Installed | None = None
     _runs: int = 0
 
     def run(self, name: str, *arguments: str) -> Ran:
-        """Run playbooks/<name>.yml with further arguments. Raises StepFailed, which names the log, when it fails."""
+        """Run the playbook of this name with further arguments. Raises StepFailed, naming the log, when it fails."""
         self._runs += 1
         log = self.directory / f"{self._runs:02}-{name}.log"
-        playbook = PLAYBOOKS / f"{name}.yml"
-        command = [str(_ansible_playbook()), "--inventory", str(self.inventory), "--diff", str(playbook)]
+        if self.installed is None:
+            program, environment, folder = _ansible_playbook(), self.environment, ROOT
+            playbook = str(PLAYBOOKS / f"{name}.yml")
+        else:
+            program, folder = self.installed.ansible_playbook, self.directory
+            environment = self.installed.environment(self.environment)
+            playbook = f"vpnfleet.wireguard.{name}"
+        command = [str(program), "--inventory", str(self.inventory), "--diff", playbook]
         changed: dict[str, int] = {}
         published: dict[str, Any] = {}
         with log.open("w", encoding="utf-8") as kept:
@@ -58,8 +81,8 @@ class Operator:
             kept.flush()
             process = subprocess.Popen(
                 [*command, *arguments],
-                env={**self.environment, **_PUBLISH},
-                cwd=ROOT,
+                env={**environment, **_PUBLISH},
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -85,7 +108,7 @@ class Operator:
                 _end(process)
                 raise
         if code != 0:
-            raise StepFailed(f"{playbook.name} ended with {code}\n{_first_error(log)}see {shown(log)}")
+            raise StepFailed(f"{Path(playbook).name} ended with {code}\n{_first_error(log)}see {shown(log)}")
         return Ran(changed, published.get("vpnfleet", {}), log)
 
 

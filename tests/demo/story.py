@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.demo.customers import Customer, new_client, own_addresses
 from tests.demo.fleet import Fleet
-from tests.demo.playbook import Operator, Ran, shown
+from tests.demo.playbook import Installed, Operator, Ran, shown
 from tests.demo.report import Report, StepFailed
 from tests.lab.device import Device
 from tests.lab.fleet import Lab
@@ -43,12 +43,14 @@ class Story:
         directory: Path,
         progress: Callable[[str], None],
         database: str | None = None,
+        installed: Installed | None = None,
     ) -> None:
         self._lab = lab
         self._report = report
         self._progress = progress
         self._fleet = Fleet(lab, directory, database)
         self._directory = directory
+        self._installed = installed
 
     def tell(self) -> None:
         """All steps. One that the rest builds on is the last when it fails."""
@@ -87,14 +89,18 @@ class Story:
         self._alice, self._bob = Customer("alice", [first]), Customer("bob", [second])
         self._second_device = third
         self._operator = Operator(
-            self._fleet.inventory, self._fleet.environment(), self._directory, self._progress
+            self._fleet.inventory,
+            self._fleet.environment(),
+            self._directory,
+            self._progress,
+            self._installed,
         )
         return f"{NODES} nodes, {DEVICES} devices, in network namespaces of {self._lab.addresses.network}"
 
     def _register(self) -> str:
         if self._fleet.needs_schema:
             self._operator.run("registry")
-        ran = self._operator.run("nodes", "-e", f"nodes_file={shlex.quote(shown(self._fleet.nodes))}")
+        ran = self._operator.run("nodes", "-e", f"nodes_file={shlex.quote(str(self._fleet.nodes))}")
         known = self._fleet.nodes_known()
         detail = f"{', '.join(known)} in {self._fleet.registry}"
         self._expect(len(known) == NODES, detail, ran)

@@ -15,12 +15,18 @@ _START_SECONDS = 180.0
 _LISTENING = re.compile(r"listening.*?(http://[^\s\"]+)|(http://[^\s\"]+).*?listening")
 
 
-def make_key(environment: Mapping[str, str], name: str, *scopes: str) -> str:
-    """A key with these scopes. Raises RuntimeError with what the command says."""
+_PYTHON = Path(sys.executable)
+
+
+def make_key(
+    environment: Mapping[str, str], name: str, *scopes: str, python: Path = _PYTHON, folder: Path = ROOT
+) -> str:
+    """A key with these scopes. Raises RuntimeError with what the command says. `python` is that of the environment in
+    which api_shim is installed, where it is not to be that of the checkout, the folder."""
     options = [word for scope in scopes for word in ("--scope", scope)]
     made = subprocess.run(
-        [sys.executable, "-m", "api_shim", "keys", "create", name, *options],
-        cwd=ROOT,
+        [str(python), "-m", "api_shim", "keys", "create", name, *options],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -30,13 +36,15 @@ def make_key(environment: Mapping[str, str], name: str, *scopes: str) -> str:
     return made.stdout.split()[-1]
 
 
-def start(environment: Mapping[str, str], log: Path) -> tuple[subprocess.Popen[bytes], str]:
+def start(
+    environment: Mapping[str, str], log: Path, python: Path = _PYTHON, folder: Path = ROOT
+) -> tuple[subprocess.Popen[bytes], str]:
     """A server and its address, as soon as it listens; what it says is added to `log`. Raises RuntimeError."""
     before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api_shim", "serve"],
-            cwd=ROOT,
+            [str(python), "-m", "api_shim", "serve"],
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
