@@ -6,16 +6,20 @@ SHELL := /bin/bash
 
 # Everything that is made while working lies under var/.
 VENV ?= var/venv
+# Their tools pin what others need in another version.
+DOCS_VENV ?= var/venv-docs
+GALAXY_VENV ?= var/venv-galaxy
 # Empty: scripts/find-python chooses.
 PYTHON ?=
 PYTEST_ARGS ?=
+SCENARIO ?=
 ANSIBLE_TEST_ARGS ?=
 UV_VERSION := 0.13.9
 
 # ansible, ssh's control sockets and the rest are started by name from inside the tests.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
-export PYTHONDONTWRITEBYTECODE := 1
+export PYTHONPYCACHEPREFIX := $(CURDIR)/var/cache/pycache
 
 python := $(VENV)/bin/python
 on_all_processors := --numprocesses=auto --dist=worksteal
@@ -66,6 +70,19 @@ unit: system-database venv ## Unit tests alone, on SQLite and PostgreSQL: no roo
 e2e: system system-database venv ## End-to-end tests in the lab over SSH and HTTP (root)
 	$(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
 
+.PHONY: coverage
+coverage: system system-database venv ## Which lines and branches the tests reach, unit and end to end together
+	rm -rf var/coverage && mkdir -p var/coverage
+	$(python) -m coverage run -m pytest $(on_all_processors) tests/unit -m "not exhaustive" $(PYTEST_ARGS)
+	$(python) -m coverage run -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
+	$(python) -m coverage combine --quiet
+	$(python) -m coverage html --quiet --directory var/coverage/html
+	$(python) -m coverage report
+
+.PHONY: molecule
+molecule: system-systemd venv ## Scenarios on nodes with a real systemd, by molecule (root; SCENARIO=default: one of them)
+	@scripts/molecule $(VENV) $(SCENARIO)
+
 .PHONY: serve
 serve: system venv ## The HTTP interface on the lab with SQLite, and a curl line to try it
 	@$(python) -m tests.serve
@@ -82,16 +99,18 @@ lab: system venv ## Build the lab and leave it running (root)
 lab-down: venv ## Take the lab down
 	@$(python) -m tests.lab down
 
-.PHONY: lint lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity
-lint: lint-ruff lint-mypy lint-shell lint-yaml lint-ansible lint-sanity ## All linters, and ansible-test sanity in full
+linters := ruff mypy shell yaml openapi changelog docs galaxy ansible sanity
+.PHONY: lint $(addprefix lint-,$(linters))
+lint: $(addprefix lint-,$(linters)) ## All linters, what Galaxy asks for, and ansible-test sanity in full
 
 lint-ruff: venv
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
 # The collection is checked under the name that it is imported by.
-mypy_paths := $(addprefix collections/ansible_collections/vpnfleet/wireguard/plugins/,\
-	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/agent tests/demo tests/serve tests/bench tests/postgres api_shim
+collection := collections/ansible_collections/vpnfleet/wireguard
+mypy_paths := $(addprefix $(collection)/plugins/,\
+	module_utils plugin_utils modules action inventory lookup filter) tests/lab tests/agent tests/demo tests/serve tests/bench tests/postgres tests/packages.py tests/documented.py api_shim
 has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
 lint-mypy: venv
 	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))
@@ -102,13 +121,43 @@ lint-shell: system-lint
 lint-yaml: venv
 	$(VENV)/bin/yamllint --strict .
 
+lint-openapi: venv
+	@$(python) scripts/openapi | diff --unified docs/openapi.json - || \
+		{ echo "docs/openapi.json is not what the HTTP interface says of itself: make openapi" >&2; exit 1; }
+
+lint-changelog: venv
+	@scripts/changelog $(VENV) check
+
+lint-docs:
+	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
+	PATH=$(abspath $(DOCS_VENV))/bin:$$PATH ANSIBLE_HOME=$(CURDIR)/var/cache/ansible antsibull-docs \
+		lint-collection-docs --plugin-docs --validate-collection-refs self $(collection)
+
+lint-galaxy: venv
+	@scripts/venv $(GALAXY_VENV) requirements/galaxy.txt $(PYTHON)
+	@scripts/galaxy-check $(VENV) $(GALAXY_VENV)
+
 lint-ansible: venv
 	scripts/ansible-lint $(VENV)
 
 lint-sanity: system-lint venv
 	scripts/sanity $(VENV) $(ANSIBLE_TEST_ARGS)
 
-DOCS_VENV ?= var/venv-docs
+.PHONY: openapi
+openapi: venv ## Write docs/openapi.json, the HTTP interface's document
+	$(python) scripts/openapi > docs/openapi.json
+
+.PHONY: changelog
+changelog: venv ## Write CHANGELOG.rst out of the fragments in collection/changelogs, for a release
+	@scripts/changelog $(VENV) write
+
+.PHONY: dist
+dist: venv ## Build the packages into dist/: the wheel, and the collection for Galaxy
+	@rm -rf dist
+	@$(python) -m build --wheel --no-isolation --outdir dist . > /dev/null
+	@$(python) scripts/galaxy-tarball dist > /dev/null
+	@sha256sum dist/*
+
 .PHONY: docs
 docs: venv ## Build the documents' site under var/docs, every link in it checked
 	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)

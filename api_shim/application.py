@@ -13,7 +13,17 @@ from api_shim.paths import Spellings
 from api_shim.problems import Unforeseen, add_handlers
 from api_shim.refusals import note_problem
 from api_shim.request_ids import RequestIds
-from api_shim.routes import billing, drift, health, instances, nodes, operations, pages, provision
+from api_shim.routes import (
+    billing,
+    drift,
+    health,
+    instances,
+    node_health,
+    nodes,
+    operations,
+    pages,
+    provision,
+)
 from api_shim.service import Service
 
 
@@ -39,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(health.router)
     app.include_router(pages.router)
     app.include_router(nodes.router)
+    app.include_router(node_health.router)
     app.include_router(instances.router)
     app.include_router(provision.router)
     app.include_router(billing.router)

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.types import Scope
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import endings, queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import endings, looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Conflict,
     Full,
@@ -88,11 +88,12 @@ def _where(operation_id: str) -> str:
     return f"/api/operations/{operation_id}"
 
 
-def _result_of(operation: Operation) -> dict[str, Any]:
+def _result_of(session: Session, operation: Operation) -> dict[str, Any]:
     """What came of an operation; of one that was canceled, that."""
-    if operation.state == "canceled" or operation.result is None:
+    result = looks.result_of(session, operation)
+    if operation.state == "canceled" or result is None:
         return {"status": "error", "code": 409, "message": operation.error or "It was canceled"}
-    return operation.result
+    return result
 
 
 def _problem_of(result: Mapping[str, Any]) -> Problem | None:
@@ -188,7 +189,7 @@ def _answer(service: Service, number: str, call: idempotency.Call | None, tell: 
         operation = session.get_one(Operation, number)
         if not is_answered(operation):
             return None
-        answer = replace(tell(_result_of(operation)), operation_id=number)
+        answer = replace(tell(_result_of(session, operation)), operation_id=number)
         ended = operation.state in FINAL
     # What is tried again will have another answer.
     if call is not None and ended:

@@ -11,7 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api_shim import rate_limits
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+_HERE = Path(__file__).resolve().parent
+# Where the package is installed, what is needed of a checkout comes along with it.
+_PROJECT = _HERE / "project" if (_HERE / "project").is_dir() else _HERE.parent
 
 
 class Settings(BaseSettings):
@@ -33,7 +35,9 @@ class Settings(BaseSettings):
     executor: Literal["local", "awx"] = Field(
         default="local", description="what runs playbooks: ansible-runner here, or AWX"
     )
-    project: Path = Field(default=_CHECKOUT, description="the checkout with playbooks/ and ansible.cfg")
+    project: Path = Field(
+        default=_PROJECT, description="the checkout, or another folder with playbooks/ and ansible.cfg"
+    )
     inventory: Path = Field(
         default=Path("inventories/production"), description="inventory of the runs, relative to the project"
     )
@@ -57,6 +61,12 @@ class Settings(BaseSettings):
         ge=0,
         le=86400,
         description="seconds between two looks at all enabled nodes, by all replicas together; 0: none",
+    )
+    drift_node_timeout: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        description="seconds that a node has to answer in a look asked for over HTTP; less than wait_seconds",
     )
     checks_kept: int = Field(
         default=1000,

@@ -13,7 +13,6 @@ from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
 from api_shim.rate_limits import count, limited
-from api_shim.routes.nodes import require
 from api_shim.routes.parameters import (
     ACCEPTED,
     REPEATED,
@@ -24,7 +23,8 @@ from api_shim.routes.parameters import (
     repeatable,
     waiting,
 )
-from api_shim.service import TheService
+from api_shim.routes.shown import require
+from api_shim.service import Service, TheService
 
 router = APIRouter(tags=["drift"])
 
@@ -54,8 +54,20 @@ class ReconcileBody(Body):
     reconcile_missing: bool = Field(True, description="add peers, and bring up interfaces, that are missing")
     reconcile_mismatched: bool = Field(True, description="put right what differs")
     remove_unknown: bool = Field(
-        False, description="remove peers that the registry does not know, ten of an interface at the most"
+        False,
+        description="remove peers that the registry does not know; none where there are more than max_removals",
     )
+    max_removals: int | None = Field(
+        None,
+        ge=0,
+        le=2**31 - 1,
+        description="how many unknown peers may be removed from one interface; 10 where nothing is said",
+    )
+
+
+def _patience(service: Service) -> dict[str, int]:
+    """Whoever waits is told of a node that hangs while they wait."""
+    return {"timeout": service.settings.drift_node_timeout}
 
 
 @router.get(
@@ -78,7 +90,7 @@ async def drift_of_all_nodes(request: Request, service: TheService, who: Reader)
         message = "Drift detection completed for all nodes"
         return Answer(200, {"status": True, "message": message, "data": result["data"]})
 
-    return await carry_out(request, service, who, lambda _session: Wanted("drift", {}), tell)
+    return await carry_out(request, service, who, lambda _session: Wanted("drift", _patience(service)), tell)
 
 
 @router.get(
@@ -101,7 +113,7 @@ async def drift_of_node(node_id: NodeId, request: Request, service: TheService, 
     """What differs between the registry and what a node runs."""
 
     def find(session: Session) -> Wanted:
-        return Wanted("drift", {"node": require(session, node_id).name})
+        return Wanted("drift", {"node": require(session, node_id).name, **_patience(service)})
 
     def tell(result: dict[str, Any]) -> Answer:
         (one,) = result["operations"]

@@ -26,8 +26,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
 from api_shim.auth import caller
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
-from api_shim.routes.nodes import shown_time
 from api_shim.routes.parameters import Look
+from api_shim.routes.shown import shown_time
 from api_shim.service import TheService
 
 router = APIRouter(tags=["instances"])

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Node,
@@ -251,5 +251,5 @@ def _shown(session: Session, operation: Operation) -> OperationShown:
         finished_at=operation.finished_at,
         not_before=operation.not_before,
         error=operation.error,
-        result=operation.result,
+        result=looks.result_of(session, operation),
     )

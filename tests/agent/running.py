@@ -14,7 +14,7 @@ from tests.lab.fleet import ROOT
 from tests.lab.host import ENVIRONMENT
 from tests.lab.node import Node
 
-MODULE = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent"
+MODULE = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run"
 SECRET = "0123456789abcdef" * 4
 PORT = 8443
 FOLDER = "/etc/vpnfleet-agent"

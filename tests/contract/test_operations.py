@@ -23,6 +23,7 @@ from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
 from tests.e2e.registry_fleet import RegistryFleet, names_of
 from tests.e2e.wg7 import wait_for
+from tests.e2e.wireguard_keys import public_key
 
 lab = registry_fleet.lab
 fleet = registry_fleet.fleet
@@ -294,6 +295,64 @@ def runs_of(client: httpx.Client, playbook: str) -> float:
         for line in told.splitlines()
         if line.startswith(f'vpnfleet_runs_total{{playbook="{playbook}"')
     )
+
+
+@pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
+def test_a_node_that_hangs_is_an_error_while_its_callers_wait(server: Server, fleet: RegistryFleet) -> None:
+    """It accepts connections and never answers; the others have their result."""
+    with fleet.read() as session:
+        nodes = {node.name: node.id for node in session.scalars(select(Node))}
+    fleet.nodes["node2"].freeze()
+    try:
+        with server.client("ops") as client, ThreadPoolExecutor(1) as pool:
+            one = pool.submit(client.get, f"/api/drift/nodes/{nodes['node2']}")
+            everywhere = client.get("/api/drift/nodes")
+            alone = one.result()
+    finally:
+        fleet.nodes["node2"].thaw()
+    assert everywhere.status_code == 200, everywhere.text
+    found = everywhere.json()["data"]["nodes"]
+    assert set(found) == set(nodes.values())
+    assert [number for number, told in found.items() if "error" in told] == [nodes["node2"]]
+    assert "node node2 cannot be reached: " in found[nodes["node2"]]["error"]
+    assert {found[nodes[name]]["has_drift"] for name in ("node1", "node3")} == {False}
+    assert (alone.status_code, alone.json()["status"]) == (500, False)
+    assert "node node2 cannot be reached: " in alone.json()["message"]
+    with fleet.read() as session:
+        limits = {
+            one.request.get("timeout") for one in session.scalars(select(Operation)) if one.kind == "drift"
+        }
+    assert limits == {5}
+
+
+@pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
+def test_a_repair_removes_no_more_than_it_may(server: Server, fleet: RegistryFleet) -> None:
+    """And puts in place what is missing all the same."""
+    (name,) = names_of("fused")
+    node = fleet.nodes["node1"]
+    with server.client("ops") as client:
+        told = provision(client, name, "node1")
+        with fleet.read() as session:
+            node_id = session.scalars(select(Node.id).where(Node.name == "node1")).one()
+        ours, unknown = told["peers"][0]["public_key"], public_key("unknown")
+        wg = ("wg", "set", told["interface"])
+        node.run([*wg, "peer", unknown, "allowed-ips", "10.99.0.1/32", "peer", ours, "remove"])
+        place = f"/api/drift/nodes/{node_id}/reconcile"
+        for wrong in (-1, "5", 2**31):
+            answer = client.post(place, json={"max_removals": wrong})
+            assert answer.status_code == 400, answer.text
+        answer = client.post(place, json={"remove_unknown": True, "max_removals": 0})
+        assert answer.status_code == 200, answer.text
+        data = answer.json()["data"]
+        assert (data["added"], data["updated"], data["removed"]) == ([ours], [], [])
+        assert [(one["peer"], one["action"]) for one in data["errors"]] == [("", "remove")]
+        assert "set max_removals to 1" in data["errors"][0]["error"]
+        running = node.run(["wg", "show", told["interface"], "peers"]).stdout.split()
+        assert sorted(running) == sorted([ours, unknown])
+        answer = client.post(place, json={"remove_unknown": True, "max_removals": 1})
+        assert answer.json()["data"] | {"errors": []} == answer.json()["data"]
+        assert answer.json()["data"]["removed"] == [unknown]
+        assert node.run(["wg", "show", told["interface"], "peers"]).stdout.split() == [ours]
 
 
 def test_an_unreachable_node(server: Server, fleet: RegistryFleet) -> None:

@@ -16,7 +16,7 @@ _PID = "/run/vpnfleet-agent.pid"
 _START = f"""
 echo $$ >{_PID}
 export PYTHONPATH={ROOT}/current
-exec /usr/bin/python3 -m ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent --listen '[::]:{PORT}' \
+exec /usr/bin/python3 -m ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run --listen '[::]:{PORT}' \
     --secrets {SECRETS} --state-dir /var/lib/vpnfleet-agent --user vpnfleet-agent \
     --certificate {ETC}/tls/current/certificate.pem --key {ETC}/tls/current/key.pem </dev/null >>{LOG} 2>&1
 """

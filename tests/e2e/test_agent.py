@@ -497,6 +497,7 @@ def test_the_front_has_no_rights(node: Node, agent: Agent, client: Client) -> No
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"
     assert status["Groups"] == ""
+    assert re.search(r"^Max processes +0 +0 ", node.read(f"/proc/{front}/limits"), re.MULTILINE)
     nobody = node.run(["id", "-u", "nobody"]).stdout.strip()
     assert status["Uid"].split() == [nobody] * 4
     for path in (
@@ -669,7 +670,7 @@ def test_by_tls_and_with_a_new_certificate_while_it_runs(agent: Agent, node: Nod
 
 @pytest.mark.usefixtures("agent")
 def test_what_cannot_be_started_says_why(node: Node) -> None:
-    module = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent"
+    module = "ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run"
 
     def start(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(

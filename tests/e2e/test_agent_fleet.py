@@ -126,6 +126,28 @@ def test_an_agent_that_is_away_is_a_node_that_is_away(fleet: RegistryFleet, agen
     assert fleet.unfinished() == []
 
 
+def test_half_a_dump_of_an_agents_node_is_an_error_of_that_node_alone(
+    fleet: RegistryFleet, agent: NodeAgent
+) -> None:
+    fleet.provision({"fred@example.com": NODE2})
+    half = (
+        '#!/bin/sh\ncase "$*" in *dump) /usr/bin/wg "$@" | head -c 150 ;; *) exec /usr/bin/wg "$@" ;; esac\n'
+    )
+    agent.node.write("/usr/local/sbin/wg", half, 0o755)
+    try:
+        run = fleet.run("drift")
+    finally:
+        agent.node.run(["rm", "/usr/local/sbin/wg"])
+    assert run.code == 2
+    told = {
+        one["node"]: run.published["data"]["nodes"][one["node_id"]] for one in run.published["operations"]
+    }
+    assert [name for name, found in told.items() if "error" in found] == [NODE2]
+    assert (told[NODE2]["has_drift"], told[NODE2]["reachable"]) == (None, True)
+    assert {found["has_drift"] for name, found in told.items() if name != NODE2} == {False}
+    fleet.done("remove", instance="fred@example.com")
+
+
 def test_an_agent_that_is_killed_in_the_middle(fleet: RegistryFleet, agent: NodeAgent) -> None:
     started = _while_it_hangs(fleet, agent)
     agent.signal("KILL")

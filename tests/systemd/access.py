@@ -13,7 +13,10 @@ _REPO = Path(__file__).resolve().parents[2]
 
 
 class Access:
-    """Keys, known_hosts and the shared connections of one test session, in a directory of its own."""
+    """Keys, known_hosts and the shared connections of one test session, in a directory of its own.
+
+    What is in the directory already is used again.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,7 +25,8 @@ class Access:
         self.known_hosts = directory / "known_hosts"
         # Not below `directory`: the path of a socket must be short.
         self._control = Path(tempfile.mkdtemp(prefix="vfs", dir="/tmp"))
-        _make_key(self.key, "vpnfleet systemd tests")
+        if not self.key.exists():
+            _make_key(self.key, "vpnfleet systemd tests")
 
     def enrol(self, name: str, address: str) -> Path:
         """Make the host key of a node, know it from now on, and return its private half.

@@ -26,10 +26,11 @@ _BRIDGE, _CONTROLLER, _FIRST_NODE = 1, 2, 11
 class Network:
     """One bridge and the nodes plugged into it, on an IPv4 /24 and an IPv6 /64 that nothing here uses yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str | None = None, subnet: ipaddress.IPv4Network = POOL) -> None:
+        """A network that is still to be made, by up(), or the one that has this prefix and this subnet."""
         # Names of interfaces hold 15 characters.
-        self.prefix = f"vfs{secrets.token_hex(3)}"
-        self.subnet = POOL  # until up()
+        self.prefix = prefix or f"vfs{secrets.token_hex(3)}"
+        self.subnet = subnet  # the pool until up()
         self._namespace = f"{self.prefix}-net"
         self._veth = f"{self.prefix}-ctl"
         self._nodes = 0

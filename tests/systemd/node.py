@@ -32,14 +32,19 @@ class NodeError(RuntimeError):
 
 
 class SystemdNode:
-    """A node to be driven by podman exec or over SSH. Nothing exists before start()."""
+    """A node to be driven by podman exec or over SSH. Nothing exists before start().
 
-    def __init__(self, name: str, network: Network, access: Access, image: str) -> None:
+    `number` is that of a node which was made before: the last part of its addresses.
+    """
+
+    def __init__(
+        self, name: str, network: Network, access: Access, image: str, number: int | None = None
+    ) -> None:
         self.name = name
         self._network = network
         self._access = access
         self._image = image
-        self._number = network.next_number()
+        self._number = network.next_number() if number is None else number
         self._namespace = f"{network.prefix}-{self._number}"
         self.container = f"{network.prefix}-{name}"
         self.address = network.address(self._number)
@@ -122,19 +127,22 @@ class SystemdNode:
         """Return the whole environment in which to run ansible commands with `inventory`."""
         return self._access.ansible_env()
 
-    def _put(self, source: Path, path: str) -> None:
-        """Write a file into the container, which need not run: owner root, and the mode as here."""
-        execute([*podman(), "cp", str(source), f"{self.container}:{path}"])
-
-    def _write_inventory(self) -> None:
-        hostvars = {
+    def hostvars(self) -> dict[str, str]:
+        """Return how Ansible reaches the node."""
+        return {
             "ansible_host": self.address,
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_ssh_private_key_file": str(self._access.key),
             "ansible_ssh_common_args": " ".join(self._access.options()),
         }
-        inventory = {"nodes": {"hosts": {self.name: hostvars}}}
+
+    def _put(self, source: Path, path: str) -> None:
+        """Write a file into the container, which need not run: owner root, and the mode as here."""
+        execute([*podman(), "cp", str(source), f"{self.container}:{path}"])
+
+    def _write_inventory(self) -> None:
+        inventory = {"nodes": {"hosts": {self.name: self.hostvars()}}}
         self.inventory.write_text(json.dumps(inventory, indent=2) + "\n")
 
     def _boot(self, timeout: float) -> None:

@@ -1,21 +1,26 @@
-"""The collection is found where users look for it: in a checkout and after `pip install` of the wheel."""
+"""The packages hold what they should, and the collection is found where users look for it: in a checkout and installed.
+
+That what is installed does its work shows tests/e2e/test_packages.py.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.packages import ROOT, build_tarball, build_wheel, empty_environment, pip_install, run
+
 COLLECTION = ROOT / "collection"
 GALAXY = yaml.safe_load((COLLECTION / "galaxy.yml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -36,24 +41,25 @@ MODULES = [
 REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
-def run(argv: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{argv}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 def committed_files() -> set[str]:
     """What git has or would add under collection/, as paths in it."""
-    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=COLLECTION)
-    return {path for path in listed.split("\0") if path and (COLLECTION / path).is_file()}
+    return git_files(COLLECTION)
+
+
+def git_files(folder: Path) -> set[str]:
+    """The same of any folder."""
+    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=folder)
+    return {path for path in listed.split("\0") if path and (folder / path).is_file()}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("dist")
-    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", output, "."], cwd=ROOT)
-    (built,) = output.iterdir()
-    return built
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tarball(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +69,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ansible-core comes by a path file, so that nothing is downloaded.
     """
     home = tmp_path_factory.mktemp("installed")
-    run([sys.executable, "-m", "venv", "--without-pip", "env"], cwd=home)
-    python = home / "env/bin/python"
-    run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel],
-        cwd=home,
-    )
+    python = empty_environment(home / "env")
+    pip_install(python, "--no-index", "--no-deps", wheel)
     purelib = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], cwd=home).strip()
     Path(purelib, "ansible-core.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
@@ -81,10 +83,50 @@ def ansible(python: Path, program: str, *arguments: str, cwd: Path) -> str:
     return run([python, "-m", f"ansible.cli.{module}", *arguments], cwd=cwd, env=env)
 
 
-def test_wheel_carries_the_whole_collection(wheel: Path) -> None:
+def test_wheel_carries_the_whole_collection_and_the_http_interface(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {IN_WHEEL + path for path in committed_files()}
+    project = ["ansible.cfg", *(f"playbooks/{path}" for path in git_files(ROOT / "playbooks"))]
+    project += [f"inventories/production/{path}" for path in git_files(ROOT / "inventories/production")]
+    assert names == {
+        *(IN_WHEEL + path for path in committed_files()),
+        *(f"api_shim/{path}" for path in git_files(ROOT / "api_shim")),
+        *(f"api_shim/project/{path}" for path in project),
+    }
+
+
+def test_tarball_carries_the_whole_collection_as_files(tarball: Path) -> None:
+    with tarfile.open(tarball) as archive:
+        members = {member.name: member for member in archive.getmembers() if not member.isdir()}
+        playbook = archive.extractfile("playbooks/provision.yml")
+        assert playbook is not None
+        assert playbook.read() == (ROOT / "playbooks/provision.yml").read_bytes()
+    assert all(member.isfile() for member in members.values())
+    made = {"MANIFEST.json", "FILES.json"}
+    # Galaxy's manifest takes its place.
+    assert members.keys() - made == committed_files() - {"galaxy.yml"}
+
+
+@pytest.mark.parametrize("build", [build_wheel, build_tarball])
+def test_packages_are_the_same_whenever_they_are_built(
+    build: Callable[[Path], Path], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    before: Path = request.getfixturevalue(build.__name__.removeprefix("build_"))
+    assert build(tmp_path).read_bytes() == before.read_bytes()
+
+
+def test_the_collections_playbooks_are_links_to_those_of_the_checkout() -> None:
+    links = {path.name: path for path in (COLLECTION / "playbooks").iterdir()}
+    assert links.keys() == {path.name for path in (ROOT / "playbooks").iterdir()}
+    for name, link in links.items():
+        assert str(link.readlink()) == f"../../playbooks/{name}"
+
+
+def test_an_execution_environment_gets_what_the_wheel_needs_but_for_ansible() -> None:
+    definition = yaml.safe_load((COLLECTION / "meta/execution-environment.yml").read_text())
+    listed = (COLLECTION / definition["dependencies"]["python"]).read_text().splitlines()
+    wanted = [each for each in PROJECT["dependencies"] if not each.startswith("ansible-core")]
+    assert [line for line in listed if not line.startswith("#")] == wanted
 
 
 def test_wheel_has_the_collections_version_and_license(wheel: Path) -> None:

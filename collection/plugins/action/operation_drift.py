@@ -44,12 +44,16 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         drift,
         looks,
+        meanwhile,
         node_operations,
         operations,
         stages,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import RegistryError
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import expected
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import (
+        as_asked,
+        expected,
+    )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
         Node,
@@ -75,6 +79,10 @@ _MOST_TOLD = 20
 _PATIENCE = 2.0
 #: More seconds than that, after which a node itself ends what it was asked.
 _LONGER = 5.0
+#: Seconds in which a node has mended what differs, and in which it has said what it would mend. Two such calls fit into
+#: a run. A wg that hangs is told of long before by the node itself.
+_MENDING = 400.0
+_PLANNING = 60.0
 #: Nodes whose part of the registry is read together.
 _TOGETHER = 20
 
@@ -119,8 +127,12 @@ class ActionModule(RegistryAction):
         # With nothing but nodes that hang, the last one has its turn before the first one is given up.
         patience = min(_PATIENCE, limit * at_once / max(len(nodes), 1))
         looked: dict[str, tuple[Outcome, dict[str, Any] | None]] = {}
-        for done in each(self._looks(nodes, task_vars, limit), at_once, limit, patience):
+        compared: dict[str, list[wg_drift.Expected]] = {}
+        for done in each(self._looks(nodes, task_vars, limit, compared), at_once, limit, patience):
             outcome, answer = _outcome(done, limit)
+            before = compared.pop(done.name, [])
+            if answer is not None and answer["has_drift"]:
+                outcome, answer = self._without_what_changed(nodes[done.name], answer, before)
             report = None if answer is None else drift.report(nodes[done.name], answer)
             looked[done.name] = outcome, report
             if done.name in waited_for:
@@ -130,11 +142,25 @@ class ActionModule(RegistryAction):
             looked, {name: one for name, one in looked.items() if name not in waited_for}, task_vars
         )
 
+    def _without_what_changed(
+        self, node_id: str, answer: dict[str, Any], before: Sequence[wg_drift.Expected]
+    ) -> tuple[Outcome, dict[str, Any] | None]:
+        """What differs on a node, but for that of which the registry says something else than `before`."""
+        try:
+            after = self._expected([node_id]).get(node_id, [])
+        except (RegistryError, WireGuardError) as error:
+            return failed(str(error)), None
+        return Outcome(stages.DONE), meanwhile.unchanged(answer, before, after)
+
     def _looks(
-        self, nodes: Mapping[str, str], task_vars: dict[str, Any], limit: float
+        self,
+        nodes: Mapping[str, str],
+        task_vars: dict[str, Any],
+        limit: float,
+        compared: dict[str, list[wg_drift.Expected]],
     ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         """What is to be done for each node, by its name. They are made as they are taken: what the registry says of a
-        thousand nodes is not held at once."""
+        thousand nodes is not held at once. `compared` gets what it said of those that are taken."""
         look = self.looker(limit)
         names = list(nodes)
         for start in range(0, len(names), _TOGETHER):
@@ -148,7 +174,8 @@ class ActionModule(RegistryAction):
                 try:
                     if nodes[name] not in wanted:
                         wanted.update(self._expected([nodes[name]]))
-                    yield name, look(name, wanted.pop(nodes[name]), task_vars["hostvars"].raw_get(name))
+                    compared[name] = wanted.pop(nodes[name])
+                    yield name, look(name, compared[name], task_vars["hostvars"].raw_get(name))
                 except Exception as error:
                     yield name, partial(_raise, error)
 
@@ -167,22 +194,22 @@ class ActionModule(RegistryAction):
             name: str, wanted: Sequence[wg_drift.Expected], variables: Mapping[str, Any]
         ) -> Callable[[], dict[str, Any]]:
             if name in agents:
-                return self._by_agent(agents[name], name, limit)
+                return self._by_agent(agents[name], name, wanted, limit)
             return partial(_by_probe, shells.shell(variables), wanted, limit)
 
         return look
 
-    def _by_agent(self, agent: Agent, name: str, limit: float) -> Callable[[], dict[str, Any]]:
+    def _by_agent(
+        self, agent: Agent, name: str, wanted: Sequence[wg_drift.Expected], limit: float
+    ) -> Callable[[], dict[str, Any]]:
         """Have its agent read the node and compare: one request."""
-        with self.registry.read() as session:
-            wanted = drift.wanted(session, require_node(session, name))
 
         def ask() -> dict[str, Any]:
             answer = agent_transport.run_module(
                 agent,
                 lambda: self.agent_of(name),
                 _DRIFT,
-                {"_packed": pack({"interfaces": wanted.interfaces}), "complete": True},
+                {"_packed": pack({"interfaces": [as_asked(one) for one in wanted]}), "complete": True},
                 check=True,
                 diff=False,
                 timeout=limit,
@@ -309,11 +336,14 @@ class ActionModule(RegistryAction):
 
     # -- the node
 
+    def _patience(self) -> float:
+        return _PLANNING if self._task.check_mode else _MENDING
+
     def _call_drift(
         self, wanted: drift.Wanted, switches: Mapping[str, Any], task_vars: dict[str, Any]
     ) -> tuple[Outcome, dict[str, Any]]:
         arguments = {"_packed": pack({"interfaces": wanted.interfaces}), "complete": True, **switches}
-        called, answer = self.call(_DRIFT, arguments, task_vars)
+        called, answer = self.call(_DRIFT, arguments, task_vars, self._patience())
         if called.state != stages.DONE:
             return called, {}
         if "has_drift" not in answer:
@@ -331,7 +361,7 @@ class ActionModule(RegistryAction):
         if "max_removals" in switches:
             arguments["max_removals"] = switches["max_removals"]
         names = [str(one["name"]) for one in instances]
-        called, answer = self.call(_INSTANCE, arguments, task_vars)
+        called, answer = self.call(_INSTANCE, arguments, task_vars, self._patience())
         if called.state != stages.DONE:
             return dict.fromkeys(names, called), {}
         told = {str(one["name"]): one for one in answer.get("instances", ())}

@@ -44,6 +44,8 @@ if MISSING is None:
 _PORT = 8443
 _PAUSE = 0.5
 _HEALTH_SECONDS = 10.0
+# Whoever rotates because a secret may be known must not take one for new that was there before.
+_PENDING = "its secret is the one that an earlier run has made and not completed: rotate again for a new one"
 
 
 class ActionModule(RegistryAction):
@@ -83,9 +85,10 @@ class ActionModule(RegistryAction):
                         continue
                     told["remove" if state == "absent" else "deploy"].append(node.name)
                     if state == "present":
+                        pending = rotate and agents.pending(node)
                         changed |= agents.prepare(node, rotate)
                         url, its_port = _place(node, port)
-                        told["nodes"][node.name] = {"url": url, "port": its_port}
+                        told["nodes"][node.name] = {"url": url, "port": its_port, "pending": pending}
             told["rotate"] = rotate
         except RegistryError as error:
             told = {"deploy": [], "remove": [], "refused": {"message": str(error), "code": error.code}}
@@ -109,7 +112,11 @@ class ActionModule(RegistryAction):
         status = "planned" if self._task.check_mode else "success"
         if undone:
             status = "error" if len(undone) == len(told) else "partial_success"
-        message = "; ".join(undone) or f"{len(told)} nodes as they should be"
+        pending = sorted(name for name, place in run.get("nodes", {}).items() if place.get("pending"))
+        message = "; ".join(
+            undone
+            or [f"{len(told)} nodes as they should be", *(f"node {name}: {_PENDING}" for name in pending)]
+        )
         return _answer(status, any(one["changed"] for one in told), message, undone, nodes=told)
 
     # -- on a node
@@ -124,12 +131,14 @@ class ActionModule(RegistryAction):
 
     def _confirm(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """The agent answers, to the newest secret and with the newest certificate: the node is reached by it."""
-        url = str(self._task.args["run"]["nodes"][str(task_vars["inventory_hostname"])]["url"])
+        place = self._task.args["run"]["nodes"][str(task_vars["inventory_hostname"])]
+        url = str(place["url"])
+        note = f"; {_PENDING}" if place.get("pending") else ""
         certificate = self._certificate()
         if self._task.check_mode:
             return {
                 "changed": False,
-                **self._told("planned", False, f"would be reached by its agent at {url}"),
+                **self._told("planned", False, f"would be reached by its agent at {url}{note}"),
             }
         with self.registry.read() as session:
             agent = agents.newest(_mine(session, task_vars), url, certificate)
@@ -141,7 +150,7 @@ class ActionModule(RegistryAction):
         with self.registry.write() as session:
             changes = agents.confirm(session, _mine(session, task_vars), agent, actor(task_vars))
         changed = any(changes.values())
-        return {"changed": changed, **self._told("success", changed, f"reached by its agent at {url}")}
+        return {"changed": changed, **self._told("success", changed, f"reached by its agent at {url}{note}")}
 
     def _ask(self, agent: Agent) -> None:
         deadline = time.monotonic() + int(self._task.args.get("wait", 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: registry
 short_description: The registry's nodes as hosts
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - vpnfleet contributors (@vpnfleet)
 description:

@@ -19,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 300  # seconds; a wg that answers later than this hangs
+READING = 30  # seconds for what only reads: nothing is half done when it is given up
 
 _HINTS = {
     "wg": "install wireguard-tools (the role vpnfleet.wireguard.node does it)",

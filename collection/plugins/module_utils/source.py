@@ -10,7 +10,7 @@ import re
 from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, systemd, traces
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import READING, run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Unit
 
@@ -76,20 +76,20 @@ class ThisNode:
 
     def addresses(self) -> str:
         """As Source says."""
-        return run(ADDRESSES).stdout
+        return run(ADDRESSES, timeout=READING).stdout
 
     def routes(self, family: str) -> str:
         """As Source says."""
-        return run(routes_command(family)).stdout
+        return run(routes_command(family), timeout=READING).stdout
 
     def dump(self, interface: str) -> Printed:
         """As Source says."""
-        result = run(["wg", "show", interface, "dump"], check=False)
+        result = run(["wg", "show", interface, "dump"], check=False, timeout=READING)
         return Printed(result.returncode, result.stdout, result.stderr)
 
     def peers(self, interface: str) -> Printed:
         """As Source says."""
-        result = run(["wg", "show", interface, "peers"], check=False)
+        result = run(["wg", "show", interface, "peers"], check=False, timeout=READING)
         return Printed(result.returncode, result.stdout, result.stderr)
 
     def has_socket(self, interface: str) -> bool:

@@ -9,7 +9,7 @@ import os
 import shutil
 from typing import Dict, List, Optional, Sequence
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import find, run
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import READING, find, run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Unit
@@ -40,7 +40,7 @@ def read_units(interfaces: List[str], config_dir: str = DEFAULT_CONFIG_DIR) -> D
     if not interfaces or config_dir != DEFAULT_CONFIG_DIR or not runs():
         return dict.fromkeys(interfaces)
     names = [unit_name(name) for name in interfaces]
-    return parse_units(run([*SHOW, *names]).stdout, interfaces)
+    return parse_units(run([*SHOW, *names], timeout=READING).stdout, interfaces)
 
 
 def parse_units(output: str, interfaces: Sequence[str]) -> Dict[str, Optional[Unit]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: operation_drift
 short_description: Compare nodes with the registry, and mend one when that is asked for
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - When the run is one of C(drift), looks at all its nodes at once. It belongs into a play on C(localhost, all), with
     C(run_once) and C(delegate_to) C(localhost). Each node is read by one shell over the connection that its variables

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: registry_agent
 short_description: What the registry has to do with deploying agents
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - The steps of C(playbooks/agent.yml) between those of the role C(vpnfleet.wireguard.node_agent). Secrets and
     certificates change in such an order that controller and node agree wherever a run ends.
@@ -20,8 +20,9 @@ options:
   step:
     description:
       - V(begin), on the controller, reads the variables C(node) or C(nodes), C(state), C(rotate) and C(agent_port) as
-        data, chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. What is refused
-        is told by V(report).
+        data, chooses the nodes, and makes a secret where there is none or, for C(rotate), the next one. Where an
+        earlier run has made one and was broken off, that one is completed, and the result says so. What is refused is
+        told by V(report).
       - V(expect) has O(certificate) count as the node's before its agent shows it.
       - V(confirm) asks the agent how it is, with the newest secret and no other certificate than O(certificate). When
         it answers, the node is reached by it from now on; older secrets and certificates are forgotten.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: registry_nodes
 short_description: Nodes as code
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes the registry's nodes what a list, or a file, says of them. Creates, updates, enables, disables and removes;
     all of it in one transaction, or nothing.

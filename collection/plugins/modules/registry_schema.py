@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: registry_schema
 short_description: Make, upgrade and fill the registry, rotate its encryption key
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes the registry's tables, or brings them to what this version works with, in one transaction. Two runs at once do
     it once. A schema of a newer version is refused.

@@ -4,6 +4,10 @@
 """A reading of a node by one shell, which prints what the controller then understands: nothing is started there that
 takes longer to load than to run.
 
+Private keys of the interfaces that are asked for are among what it prints: that the file says the same as what runs is
+seen by them. They cross the network within the connection, are kept by nobody, and those of other interfaces do not
+leave the node.
+
 What it prints comes in sections. Each begins and ends with a line that bears a mark made for this one reading, which
 nothing on the node can hold, and the last line says that this is the end. What was cut anywhere is no reading.
 """
@@ -41,11 +45,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Un
 
 #: Of config files of more bytes than this, the beginning and a digest of the peers are read.
 LONG = 65536
+#: So many bytes are an answer at the most; a dump of 100,000 peers has 20 million. What is longer is cut there, and so
+#: lacks its end.
+MOST = 64 * 1024 * 1024
 
 # The positional parameters are the interfaces. All of it is one compound command: a shell that gets a part of the text
 # does nothing. `run` lets a program's output pass, and keeps what it writes to stderr and its exit code for the end of
 # the section.
 _TEXT = rf"""{{
+{{
 PATH={SEARCH_PATH}
 LC_ALL=C
 export PATH LC_ALL
@@ -73,11 +81,33 @@ links() {{
         if [ -L "$link" ] || [ -e "$link" ]; then printf '%s\n' "$link"; fi
     done
 }}
+dump() {{
+    # Others' keys are none of our business. Where nobody else has an interface, nothing is in the way of the answer.
+    others=
+    interfaces=$(wg show interfaces 2>/dev/null) || others=yes
+    for found in $interfaces; do
+        case " $ours " in *" $found "*) ;; *) others=yes ;; esac
+    done
+    if [ -z "$others" ]; then
+        wg show all dump
+        return
+    fi
+    # What was cut stays so: behind the last newline, the mark stands in a line of its own.
+    code=$({{
+        {{ wg show all dump; echo "$?" >&4; echo "$mark"; }} | awk -F '\t' -v "mark=$mark" '
+            BEGIN {{ for (i = 1; i < ARGC; i++) {{ ours[ARGV[i]]; delete ARGV[i] }} }}
+            $0 == mark {{ exit }}
+            index($0, mark) {{ printf "%s", substr($0, 1, index($0, mark) - 1); exit }}
+            $1 in ours' $ours >&3
+    }} 4>&1)
+    return "$code"
+}}
 digest() {{
     start=$(sed '/^\[Peer\]$/q' "$1" | wc -c) && tail -c "+$((start - 6))" "$1" | sha256sum
 }}
 run addresses {" ".join(ADDRESSES)}
-run dump wg show all dump
+ours=$*
+run dump dump
 if [ "$again" = yes ]; then run peers wg show all peers; fi
 run routes-4 {" ".join(routes_command("-4"))}
 run routes-6 {" ".join(routes_command("-6"))}
@@ -115,6 +145,7 @@ if [ "$#" -gt 0 ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/nu
     run units {" ".join(systemd.SHOW)} $units
 fi
 printf '\n%s end\n' "$mark"
+}} | head -c {MOST}
 exit
 }}
 """
@@ -286,6 +317,8 @@ def parse(printed: str, mark: str) -> Reading:
     first, *parts = printed.split(f"\n{mark} ")
     # Nothing but what a login shell may say comes before the first mark.
     if not parts or mark in first or parts.pop() != "end\n" or len(parts) % 2:
+        if len(printed.encode("utf-8", "replace")) >= MOST:
+            raise CutShort(f"the node's answer is longer than {MOST} bytes")
         raise CutShort("the node's answer is not complete")
     sections: dict[str, Printed] = {}
     for begun, ended in zip(parts[::2], parts[1::2], strict=True):

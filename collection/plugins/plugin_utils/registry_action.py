@@ -8,13 +8,19 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent, AgentError
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
+    ANSWER_SECONDS,
+    Agent,
+    AgentError,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.side_by_side import each
 
 try:
     from sqlalchemy.orm import Session
@@ -97,18 +103,26 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
             time.sleep(_PAUSE)
 
     def call(
-        self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any]
+        self,
+        module: str,
+        arguments: dict[str, Any],
+        task_vars: dict[str, Any],
+        limit: float | None = None,
     ) -> tuple[Outcome, dict[str, Any]]:
         """Run a module on the node, by its agent or by Ansible's connection. DONE means that it answered; the answer
-        says what became of it."""
+        says what became of it. Of a node that takes longer than `limit` seconds, if there is one, it is not known:
+        what it is at goes on there."""
         name = str(task_vars["inventory_hostname"])
         agent = self.agent_of(name)
         if agent is not None:
-            return self._call_agent(agent, name, module, arguments)
+            return self._call_agent(agent, name, module, arguments, limit)
+        execute = partial(
+            self._execute_module, module_name=module, module_args=arguments, task_vars=task_vars
+        )
         try:
-            answer: dict[str, Any] = self._execute_module(
-                module_name=module, module_args=arguments, task_vars=task_vars
-            )
+            answer: dict[str, Any] = execute() if limit is None else _within(limit, name, execute)
+        except TimeoutError:
+            return module_answers.failed(f"the node has not answered within {limit:g} s"), {}
         except AnsibleConnectionFailure as error:
             return module_answers.unreachable(str(error)), {}
         except AnsibleError as error:
@@ -127,12 +141,12 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
             return agents.by_name(session)
 
     def _call_agent(
-        self, agent: Agent, name: str, module: str, arguments: dict[str, Any]
+        self, agent: Agent, name: str, module: str, arguments: dict[str, Any], limit: float | None
     ) -> tuple[Outcome, dict[str, Any]]:
         check, diff = bool(self._task.check_mode), bool(self._task.diff)
         try:
             answer = agent_transport.run_module(
-                agent, lambda: self.agent_of(name), module, arguments, check, diff
+                agent, lambda: self.agent_of(name), module, arguments, check, diff, limit or ANSWER_SECONDS
             )
         except AgentError as error:
             away = agent_transport.is_away(error)
@@ -142,3 +156,10 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
     @abstractmethod
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin is for; returns what its result holds. May raise RegistryError."""
+
+
+def _within(limit: float, name: str, execute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it returns or raises; TimeoutError after `limit` seconds, and then the programs that it has started are
+    ended."""
+    (done,) = each([(name, execute)], 1, limit, limit)
+    return done.value()

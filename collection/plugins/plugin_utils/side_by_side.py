@@ -21,7 +21,7 @@ class Done(Generic[Found]):
     """How one of them ended: `value` has what came of it, or raises the exception that did; TimeoutError when nothing
     came in time."""
 
-    def __init__(self, name: str, value: Found | None = None, error: Exception | None = None) -> None:
+    def __init__(self, name: str, value: Found | None = None, error: BaseException | None = None) -> None:
         self.name = name
         self._value = value
         self._error = error
@@ -50,7 +50,7 @@ def each(
     def work(name: str, wait: Callable[[], Found]) -> None:
         try:
             ended.put(Done(name, wait()))
-        except Exception as error:
+        except BaseException as error:  # also what ends a program: whoever waits has to be told
             ended.put(Done(name, error=error))
 
     try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api_shim.agent_health import passed_on
-from api_shim.routes.nodes import AgentHealth
+from api_shim.routes.node_health import AgentHealth
 
 INTERFACE = {"name": "wg1", "up": True, "listen_port": 51820, "peers": 2, "latest_handshake": 1700000000}
 anything = st.recursive(

@@ -78,7 +78,7 @@ def test_looks_are_for_readers_and_leave_nothing(
     async def reachable(*_: object) -> Reached:
         return Reached(None)
 
-    monkeypatch.setattr("api_shim.routes.nodes.reachability", reachable)
+    monkeypatch.setattr("api_shim.routes.node_health.reachability", reachable)
     before = edge.rows()
     assert edge.call("GET", path, "billing").status_code == 403
     assert edge.call("GET", path, "read").status_code == 200

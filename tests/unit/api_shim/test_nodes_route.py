@@ -386,7 +386,7 @@ def test_what_the_last_looks_have_found(edge: Edge, monkeypatch: pytest.MonkeyPa
     async def reachable(*_: object) -> reachability.Reached:
         return reachability.Reached(None)
 
-    monkeypatch.setattr("api_shim.routes.nodes.reachability", reachable)
+    monkeypatch.setattr("api_shim.routes.node_health.reachability", reachable)
     for path in ("/api/nodes/{node_id}", "/api/nodes"):
         told = edge.call("GET", path, "read").json()["data"]
         assert (told if isinstance(told, dict) else told[0])["last_check"] is None

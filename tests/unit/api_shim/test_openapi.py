@@ -49,6 +49,7 @@ def settings() -> Settings:
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("service", ["sqlite"], indirect=True)
 def test_whatever_is_sent(edge: Edge, tmp_path: Path) -> None:
     (tmp_path / "formats.py").write_text(FORMATS, encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Mapping, Set
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 
 Spec = Mapping[str, Mapping[str, Any]]
@@ -121,6 +122,21 @@ _TYPES: Dict[str, Callable[[Any], Any]] = {
     "dict": _mapping,
     "path": _path,
 }
+
+
+def require_own_folder(params: Mapping[str, Any]) -> None:
+    """Refuse a config_dir that is not the node's own: the agent writes, reads and removes files in no folder that a
+    caller chooses. `params` are a module's, with the packed ones in their places. Raises InvalidInput."""
+    instances = params.get("instances")
+    given = [("", params)]
+    if isinstance(instances, list):
+        given += [(f"instances[{n}].", item) for n, item in enumerate(instances) if isinstance(item, dict)]
+    for where, fields in given:
+        folder = fields.get("config_dir")
+        if folder and (not isinstance(folder, str) or os.path.normpath(folder) != DEFAULT_CONFIG_DIR):
+            raise InvalidInput(
+                f"{where}config_dir", f"through the agent it is {DEFAULT_CONFIG_DIR}, no other"
+            )
 
 
 def hidden(arguments: Any, spec: Spec) -> Set[str]:

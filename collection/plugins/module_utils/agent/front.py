@@ -11,6 +11,7 @@ answers to those it has, and ends; when the channel ends, it ends at once.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import resource
@@ -18,10 +19,13 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any, Dict, List, Optional, Set
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Set, Union
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.authentication import unauthorized
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.clients import client_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames import (
     LENGTHS,
     BrokenFrame,
@@ -45,6 +49,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.signature
 _HEAD_END = b"\r\n\r\n"
 
 
+@dataclass(frozen=True)
+class Handshake:
+    """A connection that is not ready yet: whom it counts for, since when, and how it is ended."""
+
+    client: str
+    since: float
+    abort: Callable[[], None]
+
+
 class Front:
     """All connections, and the channel to the privileged process."""
 
@@ -53,7 +66,7 @@ class Front:
         self.connections: Set[Connection] = set()
         self.draining = False
         self._most_connections = most_connections
-        self._handshakes: Dict[asyncio.Task[Any], None] = {}  # the oldest first
+        self._handshakes: Dict[asyncio.Task[Any], Handshake] = {}
         self._calls: Dict[int, Connection] = {}
         self._lengths: Dict[int, int] = {}  # of the bodies of these calls; their clients may be gone
         self._queue: List[Connection] = []
@@ -86,7 +99,8 @@ class Front:
 
     def submit(self, connection: Connection) -> None:
         """Have the request of a connection carried out, now or when it is its turn."""
-        if len(self._queue) >= limits.MOST_WAITING:
+        of_its_client = sum(other.client == connection.client for other in self._queue)
+        if len(self._queue) >= limits.MOST_WAITING or of_its_client >= max(1, limits.MOST_WAITING // 2):
             connection.refuse(503, "too many calls are waiting", {"Retry-After": "5"})
             return
         self._queue.append(connection)
@@ -113,7 +127,7 @@ class Front:
         """Accept connections until the front is to drain."""
         while not self.draining:
             try:
-                accepted, _address = await self.loop.sock_accept(listener)
+                accepted, address = await self.loop.sock_accept(listener)
             except OSError as error:
                 # Out of descriptors or memory: the connections that are there go on, and leave some.
                 tell(f"a connection could not be accepted: {error.strerror}")
@@ -123,7 +137,9 @@ class Front:
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self.loop.create_task(self._greet(accepted, context))
-            self._handshakes[task] = None
+            self._handshakes[task] = Handshake(
+                client_of(address), self.loop.time(), functools.partial(self._give_up, task)
+            )
             task.add_done_callback(self._greeted)
             await asyncio.sleep(0)  # a crowd at the door keeps nobody inside from going on
 
@@ -133,44 +149,54 @@ class Front:
             lambda: Connection(self), accepted, ssl=context, ssl_handshake_timeout=timeout
         )
 
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._handshakes.pop(task, None)  # it does not count any more, however long its end takes
+        task.cancel()
+
     def _greeted(self, task: asyncio.Task[Any]) -> None:
         self._handshakes.pop(task, None)
         if not task.cancelled():
             task.exception()  # of a client that speaks no TLS, or none in time: its connection is closed by now
 
     def _make_room(self) -> None:
-        """Close what has been the longest without a whole request, when there are too many connections."""
+        """Close what has been the longest without a whole request, when there are too many connections: of clients that
+        hold more than their share, if there are such, so that one of them cannot keep the others out."""
         if len(self.connections) + len(self._handshakes) < self._most_connections:
             return
-        if self._handshakes:
-            next(iter(self._handshakes)).cancel()
-            return
-        idle = [connection for connection in self.connections if not connection.waits()]
+        open_ones: List[Union[Connection, Handshake]] = [*self.connections, *self._handshakes.values()]
+        held = Counter(one.client for one in open_ones)
+        share = max(1, self._most_connections // limits.SHARE)
+        idle = [one for one in open_ones if isinstance(one, Handshake) or not one.waits()]
         if idle:
-            min(idle, key=lambda connection: connection.since).abort()
+            min(idle, key=lambda one: (held[one.client] <= share, one.since)).abort()
 
     def make_room_for_body(self, mine: Connection) -> None:
         """Close those whose bodies come too slowly, the slowest first, when all bodies together are too long. None
-        that keeps its rate has to go for another one."""
+        that keeps its rate has to go for another one, but for those of the client that has the most."""
         while sum(connection.buffered() for connection in self.connections) > limits.MOST_BUFFERED:
             now = self.loop.time()
-            slow = [
-                connection
-                for connection in self.connections
-                if connection is not mine and connection.buffered() and not connection.keeps_rate(now)
+            held: Dict[str, int] = {}
+            for connection in self.connections:
+                held[connection.client] = held.get(connection.client, 0) + connection.buffered()
+            most = max(held.values())
+            others = [
+                one for one in self.connections if one is not mine and one.buffered() and not one.waits()
             ]
-            if not slow:
+            going = [one for one in others if not one.keeps_rate(now)] or [
+                one for one in others if held[one.client] == most > held[mine.client]
+            ]
+            if not going:
                 mine.refuse(503, "too many long requests at once", {"Retry-After": "5"})
                 return
-            min(slow, key=lambda connection: connection.due).abort()
+            min(going, key=lambda connection: connection.due).abort()
 
     # -- the end
 
     def drain(self) -> None:
         """Take no more requests; end when those that are there are answered."""
         self.draining = True
-        for task in list(self._handshakes):
-            task.cancel()
+        for handshake in list(self._handshakes.values()):
+            handshake.abort()
         for connection in list(self.connections):
             if not connection.waits():
                 connection.close()
@@ -202,6 +228,7 @@ class Connection(asyncio.Protocol):
         self._front = front
         self._transport: Any = None
         self._peer = ""
+        self.client = ""  # whom it counts for
         self._data = bytearray()  # of the next head, and what came with it
         self._head: Optional[Head] = None
         self._body = bytearray()
@@ -251,6 +278,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         address = transport.get_extra_info("peername")
         self._peer = str(address[0]) if address else ""
+        self.client = client_of(address)
         self._front.connections.add(self)
         self._within(limits.HEAD_SECONDS, self._too_slow)
         if self._front.draining:
@@ -398,6 +426,8 @@ def tls_context(certificate: int, key: int) -> ssl.SSLContext:
     """A server's context out of two open files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client could have the front do nothing but handshakes, within one connection that never is idle.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.load_cert_chain(f"/proc/self/fd/{certificate}", f"/proc/self/fd/{key}")
     return context
 

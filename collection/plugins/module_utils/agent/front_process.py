@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Callable, List, Optional
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.back import Back
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal import tell
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import SEARCH_PATH
 
 # A program of its own, not a fork: what the parent has in its memory, the front has not.
@@ -34,6 +37,9 @@ class FrontProcess:
     ) -> None:
         """Start it. Raises OSError when a file cannot be read or the process not be made."""
         self.ready = False
+        self._draining = False
+        # When it must be ready or, once it is asked to end, gone (time.monotonic); None: no such time.
+        self.deadline: Optional[float] = time.monotonic() + limits.START_SECONDS
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         opened: List[int] = []
         try:
@@ -65,14 +71,55 @@ class FrontProcess:
                 back.serve(lambda: ready(self))
             finally:
                 try:
-                    self.drain()
-                    self._process.wait()
+                    self._end()
                 finally:
                     ended(self)
 
         threading.Thread(target=work, daemon=True).start()
 
+    def take_over(self) -> None:
+        """It is ready."""
+        self.ready = True
+        if not self._draining:
+            self.deadline = None
+
     def drain(self) -> None:
         """Have it take no more requests, and end when those that it has are answered."""
+        if not self._draining:
+            self._draining = True
+            self.deadline = time.monotonic() + limits.END_SECONDS
+        self._say_no_more()
+
+    def kill(self) -> None:
+        """End it, whatever it does; where the right to do so is missing, no word of it counts any more."""
+        self.deadline = None
+        try:
+            self._process.kill()
+        except OSError as error:
+            tell(f"the front cannot be killed: {error.strerror}")
+        try:
+            self.channel.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended
+
+    def _say_no_more(self) -> None:
         if self._process.stdin is not None:  # as it was made with one
             self._process.stdin.close()
+
+    def _end(self) -> None:
+        """Nobody serves it any more. A front in its right mind knows, and ends; it is not taken at its word."""
+        try:
+            self._say_no_more()
+            if not self._gone():
+                tell("the front does not end, and is killed")
+        finally:
+            if self._process.poll() is None:
+                self.kill()
+                self._gone()
+
+    def _gone(self) -> bool:
+        try:
+            self._process.wait(limits.GONE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True

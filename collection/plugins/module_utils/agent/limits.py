@@ -13,9 +13,10 @@ MOST_HEADERS = 64
 LONGEST_PATH = 2048  # characters, with the query string
 
 MOST_CONNECTIONS = 512  # above, those that have been the longest without a whole request make room
+SHARE = 8  # whoever holds more than one in so many of them makes room first
 MOST_BUFFERED = 4 * LONGEST_BODY  # bytes of bodies, of all connections together; above, likewise
 MOST_CALLS = 32  # carried out at a time; further ones wait
-MOST_WAITING = 256  # further ones are told to come again
+MOST_WAITING = 256  # further ones are told to come again, and those of one client when they are half of it
 
 HANDSHAKE_SECONDS = 10.0  # of TLS
 HEAD_SECONDS = 10.0  # from the first byte of a request to the last of its headers
@@ -26,6 +27,11 @@ STALL_SECONDS = 10.0  # which a body may rest in between; whoever rests longer, 
 RESERVED = 64 * 1024  # bytes, which a body counts for before they have come; more counts when it is there
 ANSWER_SECONDS = 60.0  # until a client has taken its answer
 DRAIN_SECONDS = 10.0  # for the clients to take the last answers, when the agent ends
+
+# For a front; one that needs longer is killed.
+START_SECONDS = 60.0  # until it is ready
+END_SECONDS = 300.0  # from when it is asked to end; less than the unit's TimeoutStopSec
+GONE_SECONDS = 5.0  # from the end of its channel to its own
 
 
 def body_seconds(length: int) -> float:

@@ -8,7 +8,11 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, NamedTuple
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift, info, instances, peers
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.arguments import checked, hidden
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.arguments import (
+    checked,
+    hidden,
+    require_own_folder,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.argument_spec import (
     drift_spec,
     info_spec,
@@ -46,7 +50,9 @@ def run(name: str, arguments: Any, check_mode: bool, with_diff: bool) -> Dict[st
     module = MODULES[name]
     spec = module.spec()
     try:
-        answer = module.run(parameters(checked(arguments, spec)), check_mode, with_diff)
+        params = parameters(checked(arguments, spec))
+        require_own_folder(params)
+        answer = module.run(params, check_mode, with_diff)
     except (WireGuardError, OSError) as error:
         answer = {"failed": True, "msg": str(error)}
     cleaned: Dict[str, Any] = scrub(answer, hidden(arguments, spec))

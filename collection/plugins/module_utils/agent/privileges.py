@@ -23,7 +23,8 @@ class CannotDrop(Exception):
 
 
 def drop(user: str) -> None:
-    """Become `user` for good: no other group, no capability, nothing that a program on disk could give back.
+    """Become `user` for good: no other group, no capability, nothing that a program on disk could give back, and
+    no further process or thread.
 
     Raises CannotDrop."""
     try:
@@ -34,6 +35,8 @@ def drop(user: str) -> None:
         raise CannotDrop(f"{user} is root")
     libc = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # No child that would be left when this process is killed.
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if os.geteuid() == 0:
         for capability in range(_HIGHEST_CAPABILITY + 1):
             # Beyond the last one that the kernel knows, and without CAP_SETPCAP, this fails, and no harm is done.

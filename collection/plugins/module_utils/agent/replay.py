@@ -13,8 +13,10 @@ import fcntl
 import os
 import re
 import threading
+import time
 from typing import Dict
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal import tell
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.signatures import WINDOW
 
 MOST_REMEMBERED = 100_000
@@ -51,22 +53,30 @@ class Replay:
         self._accepted: Dict[str, int] = {}
         self._horizon = 0  # what has been forgotten was signed then or earlier
         self._file = -1
-        self._length = 0  # bytes of the file that are whole lines
+        self._whole = False  # whether all that was accepted is in the file, and nothing but whole lines
         self._lines = 0
         self._load()
         self._write_anew()
+        if self._horizon >= time.time() - WINDOW:
+            self._tell_of_the_clock()
 
     def accept(self, signature: str, timestamp: str, now: float) -> bool:
         """Remember a signature that is right; False when it was seen before, or may have been.
 
         Raises CannotRemember when that is not possible: then the request must not be carried out."""
         with self._lock:
-            if signature in self._accepted or int(timestamp) <= self._horizon:
+            if signature in self._accepted:
+                return False
+            if int(timestamp) <= self._horizon:
+                # What is forgotten is too old by WINDOW, so this is timely by another clock than it was then.
+                self._tell_of_the_clock()
                 return False
             if len(self._accepted) >= MOST_REMEMBERED or self._lines >= 2 * MOST_REMEMBERED:
                 self._forget(now)
                 if len(self._accepted) >= MOST_REMEMBERED:
                     raise CannotRemember(f"more than {MOST_REMEMBERED} requests within {2 * WINDOW} s")
+                self._whole = False
+            if not self._whole:
                 try:
                     self._write_anew()
                 except OSError as error:
@@ -86,13 +96,18 @@ class Replay:
                 raise OSError(28, "no space left")
             os.fdatasync(self._file)
         except OSError as error:
-            try:
-                os.ftruncate(self._file, self._length)
-            except OSError:
-                pass  # half a line is passed over when the file is read
+            # Behind half a line the next one would not be found again, and what is not on disk now may never be.
+            self._whole = False
             raise CannotRemember(f"{self._path} cannot be written: {error.strerror}") from None
-        self._length += len(line)
         self._lines += 1
+
+    def _tell_of_the_clock(self) -> None:
+        until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._horizon))
+        tell(
+            f"the clock was set back: what was signed until {until} UTC is refused, for it may have been accepted and "
+            f"forgotten. Set the clock right, or if it is: stop the agent, change its secrets, remove {self._path} "
+            "and start it again"
+        )
 
     def _load(self) -> None:
         try:
@@ -135,9 +150,10 @@ class Replay:
             raise
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._length, self._lines = descriptor, len(data), len(lines)
+        self._file, self._lines = descriptor, len(lines)
         folder = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+        self._whole = True

@@ -6,6 +6,7 @@ changed without a moment in which neither the old nor the new one is."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -25,13 +26,18 @@ class BadSecrets(Exception):
 def read_secrets(path: str) -> Tuple[str, ...]:
     """The secrets of a file. Raises BadSecrets."""
     try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read((LONGEST_SECRET + 2) * MOST_SECRETS + 1)
+        # Whatever lies there, opening it waits for nobody.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _require_private(path, os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read((LONGEST_SECRET + 2) * MOST_SECRETS + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise BadSecrets(f"{path} is a symbolic link, and must be the file itself") from None
         raise BadSecrets(f"{path} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-        raise BadSecrets(f"{path} must be a file that nobody but its owner may read (mode 0600)")
     try:
         lines = [line.strip() for line in data.decode("ascii").splitlines()]
     except UnicodeDecodeError:
@@ -42,6 +48,15 @@ def read_secrets(path: str) -> Tuple[str, ...]:
     if any(not SHORTEST_SECRET <= len(secret) <= LONGEST_SECRET for secret in secrets):
         raise BadSecrets(f"each secret in {path} must have {SHORTEST_SECRET} to {LONGEST_SECRET} characters")
     return secrets
+
+
+def _require_private(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadSecrets(f"{path} is not a regular file")
+    if status.st_uid not in (0, os.geteuid()):
+        raise BadSecrets(f"{path} belongs to neither root nor the agent's user (user {status.st_uid} has it)")
+    if status.st_mode & 0o077:
+        raise BadSecrets(f"{path} must be a file that nobody but its owner may read (mode 0600)")
 
 
 class SecretFile:
@@ -71,7 +86,7 @@ class SecretFile:
 
     def _look(self) -> Optional[Signs]:
         try:
-            status = os.stat(self._path)
+            status = os.lstat(self._path)
         except OSError:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size

@@ -15,6 +15,7 @@ import os
 import queue
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
@@ -82,9 +83,25 @@ class Supervisor:
             signal.signal(number, lambda _number, _frame: self._events.put(("stop", None)))
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._events.put(("reload", None)))
         dump.remember()
-        self._start_front()
+        try:
+            self._start_front()
+            self._heed_events()
+        finally:
+            for front in self._fronts:
+                front.kill()
+        # What is being carried out is finished, whoever asked for it.
+        self._pool.shutdown(wait=True)
+        self._replay.close()
+        return 0 if self._stopping else 1
+
+    def _heed_events(self) -> None:
+        """Until there is no front any more."""
         while self._fronts:
-            what, front = self._events.get()
+            try:
+                what, front = self._events.get(timeout=self._patience())
+            except queue.Empty:
+                self._kill_late()
+                continue
             if what == "stop":
                 self._stop()
             elif what == "reload":
@@ -93,10 +110,17 @@ class Supervisor:
                 self._take_over(front)
             elif what == "ended" and front is not None:
                 self._ended(front)
-        # What is being carried out is finished, whoever asked for it.
-        self._pool.shutdown(wait=True)
-        self._replay.close()
-        return 0 if self._stopping else 1
+
+    def _patience(self) -> Optional[float]:
+        """For how many seconds no front is late; None: however long."""
+        deadlines = [front.deadline for front in self._fronts if front.deadline is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _kill_late(self) -> None:
+        for front in self._fronts:
+            if front.deadline is not None and front.deadline <= time.monotonic():
+                tell(f"the front {'does not end' if front.ready else 'does not get ready'}, and is killed")
+                front.kill()
 
     def _start_front(self) -> None:
         settings = self._settings
@@ -113,7 +137,7 @@ class Supervisor:
         )
 
     def _take_over(self, front: FrontProcess) -> None:
-        front.ready = True
+        front.take_over()
         for other in self._fronts:
             if other is not front:
                 other.drain()

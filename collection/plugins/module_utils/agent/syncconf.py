@@ -39,7 +39,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     WireGuardError,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import scrub, secrets_of
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
 
 DONE = {"status": "success", "message": "Configuration synchronized successfully"}
@@ -143,7 +142,5 @@ def _edit(desired: Desired, actual: InterfaceState, asked: _Asked) -> Desired:
     if actual.file is not None and actual.config is None:
         # Written anew it would be without the hooks and the table that stand in it, and only peers were asked for.
         raise Refused(f"{desired.config_path} cannot be understood ({actual.broken}): repair or remove it")
-    if actual.config is None or actual.config.peers.keys() != device.peers.keys():
-        # The file does not bear out that these are all: of an answer cut short, too few would count as removed.
-        require_whole({desired.name: device})
+    # Of an answer cut short, too few would count as removed: converge makes sure where the file does not bear it out.
     return replace(desired, peers=config.peers)

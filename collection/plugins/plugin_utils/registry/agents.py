@@ -52,10 +52,15 @@ def _found(session: Session, *where: ColumnElement[bool]) -> dict[str, Agent]:
 
 def prepare(node: Node, rotate: bool) -> bool:
     """Make a secret where there is none, or with `rotate` the next one; returns whether one was made."""
-    if node.agent_secret_next is not None or (node.agent_secret is not None and not rotate):
+    if pending(node) or (node.agent_secret is not None and not rotate):
         return False
     node.agent_secret_next = secrets.token_hex(_SECRET_BYTES)
     return True
+
+
+def pending(node: Node) -> bool:
+    """Whether there is a secret that has not been confirmed: `prepare` makes no further one."""
+    return node.agent_secret_next is not None
 
 
 def accepted(node: Node) -> list[str]:

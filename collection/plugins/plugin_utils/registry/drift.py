@@ -23,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
     addresses_of,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.fleet_report import LISTS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
     on_node,
     peers_of,
@@ -45,10 +46,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settin
     effective,
 )
 
-#: The lists of a report; when it has to be cut short, the last go first.
-LISTS = ("interface_issues", "missing_peers", "mismatched_peers", "unknown_peers")
-#: A runner loses a result of more than 700,000 characters, and what is published stands in it twice; for the fleet,
-#: each report stands twice in that, too.
+#: Differences that are told in sentences.
 _MOST_TOLD = 10
 #: Seconds for a node to answer.
 TIMEOUT = 30.0
@@ -191,44 +189,6 @@ def take_report(operation: Operation) -> dict[str, Any] | None:
     found: dict[str, Any] | None = progress.pop("report", None)
     operation.progress = progress
     return found
-
-
-def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What a look at the fleet publishes besides the operations' own results, and these shortened; nothing when one
-    node was asked for."""
-    if not held or not held[0].request.get("several"):
-        return {}
-    fitted = iter(fit([one["data"] for one in results if "data" in one], MOST_CHARACTERS // 2, LISTS))
-    shortened = [{**one, "data": next(fitted)} if "data" in one else one for one in results]
-    return {"operations": shortened, "data": fleet(shortened)}
-
-
-def fleet(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report on many nodes in the contract's shape, and which of them could be reached. A node that could not be
-    read has an `error`, and nothing is said of its drift."""
-    nodes = {
-        one["node_id"]: {**one["data"], "reachable": True}
-        if "data" in one
-        else {
-            "has_drift": None,
-            **{name: [] for name in LISTS},
-            "summary": {"total_issues": 0},
-            "node_id": one["node_id"],
-            "reachable": one["reachable"],
-            "last_seen": one["last_seen"],
-            "error": one["message"],
-        }
-        for one in results
-    }
-    return {
-        "nodes": nodes,
-        "summary": {
-            "total_nodes": len(nodes),
-            "nodes_with_drift": sum(bool(found["has_drift"]) for found in nodes.values()),
-            "total_issues": sum(found["summary"]["total_issues"] for found in nodes.values()),
-            "unreachable_nodes": sum(not found["reachable"] for found in nodes.values()),
-        },
-    }
 
 
 def counted(number: int, what: str) -> str:

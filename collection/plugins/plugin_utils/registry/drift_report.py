@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import drift
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import fleet_report
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_order import place
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_page import page
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import CHUNK
@@ -55,13 +56,13 @@ def write(folder: Path, results: Sequence[Mapping[str, Any]], instances: Mapping
 def whole(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The contract's report on the fleet, each node with its name as `node` besides, and all in a lasting order."""
     by_name = sorted(results, key=lambda one: (one["node"], one["node_id"]))
-    data = drift.fleet(by_name)
+    data = fleet_report.fleet(by_name)
     names = {one["node_id"]: one["node"] for one in by_name}
     nodes = {
         number: {
             "node": names[number],
             **found,
-            **{kind: sorted(found[kind], key=place) for kind in drift.LISTS},
+            **{kind: sorted(found[kind], key=place) for kind in fleet_report.LISTS},
         }
         for number, found in data["nodes"].items()
     }
@@ -73,7 +74,7 @@ def instances_of(session: Session, results: Iterable[Mapping[str, Any]]) -> dict
     named = {
         str(entry["interface"])
         for one in results
-        for kind in drift.LISTS
+        for kind in fleet_report.LISTS
         for entry in one.get("data", {}).get(kind, ())
     }
     found: dict[str, str] = {}
@@ -97,9 +98,9 @@ def drifted(results: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     if not found:
         return []
-    named = ", ".join(f"{name} ({drift.counted(number, 'issue')})" for name, number in found[:10])
+    named = ", ".join(f"{name} ({counted(number, 'issue')})" for name, number in found[:10])
     more = f" and {len(found) - 10} more" if len(found) > 10 else ""
-    return [f"drift on {len(found)} of {drift.counted(len(results), 'node')}: {named}{more}"]
+    return [f"drift on {len(found)} of {counted(len(results), 'node')}: {named}{more}"]
 
 
 def _replace(folder: Path, name: str, text: str) -> None:

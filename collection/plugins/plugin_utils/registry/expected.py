@@ -86,6 +86,29 @@ def expected(session: Session, ids: Sequence[str]) -> dict[str, list[Expected]]:
     return found
 
 
+def as_asked(wanted: Expected) -> dict[str, Any]:
+    """An interface as wg_drift takes it."""
+    if wanted.state != "present":
+        return {"interface": wanted.interface, "state": wanted.state}
+    return {
+        "interface": wanted.interface,
+        "peers": [
+            {
+                "public_key": key,
+                "allowed_ips": list(peer.allowed_ips),
+                "persistent_keepalive": peer.persistent_keepalive,
+                **({"preshared_key": peer.preshared_key} if peer.preshared_key else {}),
+                **wanted.labels.get(key, {}),
+            }
+            for key, peer in wanted.peers.items()
+        ],
+        "public_key": wanted.public_key,
+        "listen_port": wanted.listen_port,
+        "addresses": None if wanted.addresses is None else sorted(wanted.addresses),
+        "mtu": wanted.mtu,
+    }
+
+
 def _on_node(peers: dict[str, WireGuardPeer], keepalive: int) -> dict[str, WireGuardPeer]:
     """Those without a keepalive of their own have the instance's or the node's."""
     if not keepalive:

@@ -16,7 +16,7 @@ wait, and the next run serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
     endings,
+    fleet_report,
     operations,
     owner,
 )
@@ -37,6 +38,8 @@ MOST_TOGETHER = 200
 MOST_TRIES = 3
 #: For whether the one that is at work has ended.
 _LOOK_AGAIN = timedelta(seconds=5)
+#: In a result: the look that has it.
+_SAME = "same_as"
 _WAITING = (
     Operation.kind == "drift",
     Operation.state == "pending",
@@ -59,17 +62,25 @@ def begin(session: Session, begun: Sequence[Operation], run: operations.Run) -> 
     run = replace(run, actor=waiting[0].requested_by)
     wanted = {one.request.get("node"): one for one in waiting}
     parts = operations.begin(session, "drift", [dict(one.request) for one in wanted.values()], run)
-    _join(session, waiting, run.id, {str(part.request["node"]) for part in parts})
+    served = _join(session, waiting, run.id, {str(part.request["node"]) for part in parts})
+    # Whoever waits the shortest is answered in time, and all others with them.
+    limits = [one.request["timeout"] for one in served if "timeout" in one.request]
+    if limits:
+        for part in parts:
+            part.request = {**part.request, "timeout": min(limits)}
     return parts
 
 
-def _join(session: Session, begun: Sequence[Operation], run_id: str, nodes: Collection[str]) -> None:
+def _join(
+    session: Session, begun: Sequence[Operation], run_id: str, nodes: Collection[str]
+) -> list[Operation]:
     """Let a run that is about to look at these `nodes`, by name, serve what it was begun for, and all that waits for
-    the same: nothing of it has been read yet."""
+    the same: nothing of it has been read yet. Returns what it serves."""
     first = begun[0]
     wanted = {str(first.request["node"])} if first.request.get("node") is not None else {None, *nodes}
     # Whoever begins it once more takes along what had joined it.
     before = {one.run_id for one in begun} - {None}
+    joined: list[Operation] = []
     if first.cancel_requested_by is None and first.state == "pending":
         waiting = session.scalars(
             select(Operation).where(*_WAITING).order_by(Operation.created_at, Operation.id)
@@ -82,12 +93,14 @@ def _join(session: Session, begun: Sequence[Operation], run_id: str, nodes: Coll
             and one.cancel_requested_by is None
             and (one.run_id in before or not owner.is_alive(one))
         ]
-        for one in found[: max(0, MOST_TOGETHER - len(begun))]:
+        joined = found[: max(0, MOST_TOGETHER - len(begun))]
+        for one in joined:
             one.owner, one.lease_until, one.not_before = first.owner, first.lease_until, None
             one.run_id = run_id
     for one in begun:
         one.run_id = run_id
     session.flush()
+    return [*begun, *joined]
 
 
 def joined(session: Session, ids: Sequence[str]) -> list[str]:
@@ -137,10 +150,10 @@ def answer(session: Session, part: Operation, ended: Result) -> None:
         "operations": [endings.told(part, ended)],
     }
     waiting = session.scalars(select(Operation).where(*_WAITING, Operation.run_id == part.run_id))
-    for one in waiting:
-        if one.request.get("node") == part.request["node"]:
-            end(one, published, "")
-            _audit(session, one)
+    rows = [one for one in waiting if one.request.get("node") == part.request["node"]]
+    _end_all(rows, published, "")
+    for one in rows:
+        _audit(session, one, published)
 
 
 def settle(
@@ -158,6 +171,10 @@ def settle(
         .where(Operation.id.in_([*ids, *joined(session, ids)]), Operation.state == "pending")
         .order_by(Operation.created_at, Operation.id)
     )
+    if published is not None and "data" in published and first.run_id is not None:
+        # A run publishes what a runner can transport. In the rows is all of it.
+        report = fleet_report.of_run(session, first.run_id)
+        published = {**published, "data": report or published["data"]}
     ended = []
     for one in rows:
         # Of a look at the fleet, the nodes have answered those that were only about them; or the next run does.
@@ -168,10 +185,41 @@ def settle(
             one.owner = one.lease_until = one.run_id = None
             one.not_before = now() + (pause or timedelta(0))
         else:
-            end(one, published, problem)
             ended.append(one)
+    _end_all(ended, published, problem)
     if first.kind == "drift" and not first.request.get("check"):
         _audit_all(session, ended, published)
+
+
+def result_of(session: Session, look: Operation) -> dict[str, Any] | None:
+    """What came of a look, or of any other operation."""
+    result: dict[str, Any] | None = look.result
+    if result is None or _SAME not in result:
+        return result
+    other = session.get(Operation, result[_SAME])
+    if other is None or other.result is None:
+        return {
+            "status": "error",
+            "code": 500,
+            "message": "What was found is no longer kept",
+            "operations": [],
+        }
+    return dict(other.result)
+
+
+def _end_all(looks: Sequence[Operation], published: dict[str, Any] | None, problem: str) -> None:
+    """End looks that share a run. The first one keeps what that has published, and the others refer to it; all of them
+    are forgotten at the same time."""
+    moment = now()
+    for one in looks:
+        end(one, published, problem)
+        one.finished_at = moment
+        if one is not looks[0] and published is not None:
+            one.result = {
+                "operation": one.kind,
+                "status": str(published.get("status", "")),
+                _SAME: looks[0].id,
+            }
 
 
 def end(operation: Operation, published: dict[str, Any] | None, problem: str) -> None:
@@ -218,11 +266,10 @@ def _audit_all(session: Session, looks: Sequence[Operation], published: dict[str
         if one.requested_by == audited:
             audited = None
         else:
-            _audit(session, one)
+            _audit(session, one, published or one.result or {})
 
 
-def _audit(session: Session, look: Operation) -> None:
-    result = look.result or {}
+def _audit(session: Session, look: Operation, result: Mapping[str, Any]) -> None:
     one = result if "message" in result else next(iter(result.get("operations", ())), {})
     told = {"message": str(one.get("message", "")), "code": int(one.get("code", 200))}
     endings.audit(session, look, str(result.get("status", "")), look.requested_by, told)

@@ -247,7 +247,7 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
     """What a kind publishes of all operations of a run together, besides or instead of their results."""
     if not held or held[0].kind != "drift":
         return {}
-    found: dict[str, Any] = import_module(f"{__package__}.drift").published(held, results)
+    found: dict[str, Any] = import_module(f"{__package__}.fleet_report").published(held, results)
     return found
 
 

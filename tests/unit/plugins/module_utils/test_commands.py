@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
 from tests.unit.plugins.module_utils.generated import private_key
 
@@ -48,6 +48,23 @@ def test_output_and_exit_code(programs: Path) -> None:
     program(programs, "wg", 'printf "%s|" "$@"; cat; exit 3')
     result = commands.run(["wg", "show", "a b", "$(id)"], stdin="in", check=False)
     assert (result.stdout, result.returncode) == ("show|a b|$(id)|in", 3)
+
+
+def test_a_reading_that_hangs_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before a change would be, and before anything is changed."""
+    program(programs, "wg", "exec sleep 1000")
+    program(programs, "ip", "exec sleep 1000")
+    monkeypatch.setattr(source, "READING", 0.2)
+    here = source.ThisNode()
+    readings = {
+        "ip": (here.addresses, lambda: here.routes("-4")),
+        "wg": (lambda: here.dump("all"), lambda: here.peers("wg0")),
+    }
+    for name, asked in readings.items():
+        for read in asked:
+            with pytest.raises(WireGuardError) as caught:
+                read()
+            assert str(caught.value) == f"{name} did not end within 0.2 s"
 
 
 def test_a_failure_names_the_command_and_its_message(programs: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import dump, peer_map
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
@@ -93,6 +96,88 @@ def test_any_sequence_of_changes(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
         else:
             live = some_change(random, live)
         the_same(asked, live)
+
+
+def owners(peers: dict[str, Peer]) -> dict[str, frozenset[str]]:
+    """Whose each network is."""
+    return {
+        network: frozenset(key for key, peer in peers.items() if network in peer.allowed_ips)
+        for network in {network for peer in peers.values() for network in peer.allowed_ips}
+    }
+
+
+def changed_owners(
+    before: dict[str, frozenset[str]], changes: list[peer_map.Change]
+) -> dict[str, frozenset[str]]:
+    """The same out of what it was."""
+    found = dict(before)
+    for old, new in changes:
+        for peer, add in ((old, False), (new, True)):
+            for network in peer.allowed_ips if peer is not None else ():
+                mine = {peer.public_key} if peer is not None else set()
+                others = found.get(network, frozenset())
+                found[network] = others | mine if add else others - mine
+    return {network: keys for network, keys in found.items() if keys}
+
+
+KEYS = [peer_key(str(number)) for number in range(8)]
+# What is done (also to an older map than the last one), to whose network, and to whom it goes.
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "move", "remove", "settle"]),
+        st.integers(0, 40),
+        st.sampled_from(KEYS),
+        st.sampled_from(KEYS),
+        st.sampled_from(NETWORKS),
+    ),
+    max_size=40,
+)
+
+
+def all_that_differs_is_looked_at(maps: list[PeerMap]) -> None:
+    for one in maps:
+        for other in maps:
+            to_look_at = peer_map.unsettled(one, other)
+            if to_look_at is not None:
+                assert {key for key in KEYS if one.get(key) != other.get(key)} <= to_look_at
+
+
+@settings(max_examples=40)
+@given(MOVES)
+def test_any_sequence_of_moves_ends_as_in_plain_dictionaries(
+    moves: list[tuple[str, int, str, str, str]],
+) -> None:
+    maps: list[PeerMap] = [PeerMap({})]
+    plain: list[dict[str, Peer]] = [{}]
+    with mock.patch.object(peer_map, "MOST_CHANGED", 3):
+        for what, back, mine, others, network in moves:
+            at = max(0, len(maps) - 1 - back % 4)
+            base, model = maps[at], dict(plain[at])
+            if what == "settle":
+                differ = {key for key in model if model[key] != plain[-1].get(key)} | (
+                    plain[-1].keys() - model
+                )
+                peer_map.settle(base, maps[-1], differ)
+                all_that_differs_is_looked_at(maps)
+                continue
+            put, gone = [], []
+            if what == "remove":
+                gone = [mine]
+                model.pop(mine, None)
+            else:
+                if what == "move" and others in model and others != mine:
+                    left = tuple(one for one in model[others].allowed_ips if one != network)
+                    put.append(Peer(others, left))
+                there = model[mine].allowed_ips if mine in model else ()
+                put.append(Peer(mine, tuple(sorted({*there, network}))))
+                model.update({peer.public_key: peer for peer in put})
+            maps.append(derived(base, put, gone))
+            plain.append(model)
+            assert maps[-1] == model
+            assert maps[at] == plain[at]
+            for one, expected in zip(maps, plain, strict=True):
+                assert peer_map.worked_out(one, "owners", owners, changed_owners) == owners(expected)
+        all_that_differs_is_looked_at(maps)
 
 
 def test_nothing_changed_is_the_map_itself() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,6 +177,39 @@ def test_the_registry_says_by_which_way(registry: Registry, server: Server) -> N
     assert (outcome.state, answer["changed"]) == (stages.DONE, True)
     assert call(registry, "by-ssh")[1] == {"by": "connection"}
     assert [one["check_mode"] for one in asked(server)] == [True]
+
+
+def test_a_node_that_does_not_answer_in_time_is_given_up(registry: Registry) -> None:
+    """And the program that talks to it is ended."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Hanging(Action):
+        def _execute_module(self, **named: Any) -> dict[str, Any]:  # noqa: ARG002
+            begun.append(subprocess.Popen(["sleep", "1000"]))
+            begun[0].wait()
+            return {}
+
+    def ask(kind: type[Action], limit: float | None) -> tuple[Any, dict[str, Any]]:
+        task = SimpleNamespace(check_mode=False, diff=False, async_val=0, args={})
+        shell = SimpleNamespace(_shell=SimpleNamespace(tmpdir="x"))
+        action = kind(task, shell, None, DataLoader(), None, None)
+        action.registry = registry
+        return action.call("vpnfleet.wireguard.wg_drift", {}, {"inventory_hostname": "by-ssh"}, limit)
+
+    outcome, answer = ask(Hanging, 0.5)
+    assert (outcome.state, outcome.error) == (stages.FAILED, "the node has not answered within 0.5 s")
+    assert answer == {}
+    assert begun[0].wait(60) == -signal.SIGTERM
+    assert ask(Action, 60) == (stages.Outcome(stages.DONE), {"by": "connection"})
+    with pytest.raises(SystemExit):
+        ask(Ending, 60)
+
+
+class Ending(Action):
+    """Its process is to end."""
+
+    def _execute_module(self, **named: Any) -> dict[str, Any]:  # noqa: ARG002
+        raise SystemExit(1)
 
 
 def test_how_it_went_is_told_as_of_a_connection(registry: Registry) -> None:

@@ -70,7 +70,9 @@ class Node:
         for name in ("bin", "etc", "run/wireguard"):
             (root / name).mkdir(parents=True)
         self.program("ip", f"case $* in *address*) echo '{ADDRESSES}' ;; *-4*) echo '{ROUTES}' ;; esac")
-        self.program("wg", f"cat {root}/dump")
+        self.program(
+            "wg", f"if [ $2 = interfaces ]; then cut -f 1 {root}/dump | uniq; else cat {root}/dump; fi"
+        )
         (root / "dump").write_text(dump(), encoding="ascii")
         (root / "run/wireguard/wg1.sock").touch()
 
@@ -247,6 +249,54 @@ def test_a_reading_that_is_cut_anywhere_is_none(node: Node) -> None:
             probe.parse(printed[:length], MARK)
 
 
+def test_an_answer_that_is_too_long_is_an_error_and_no_part_of_it_counts(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut on the node."""
+    node.file("wg1.conf", render(CONFIG))
+    length = len(node.print("wg1"))
+    monkeypatch.setattr(probe, "_TEXT", probe._TEXT.replace(f"head -c {probe.MOST}", f"head -c {length}"))
+    monkeypatch.setattr(probe, "MOST", length)
+    assert node.reading("wg1").dump("all").stdout == dump()
+    node.program("ip", f"{(node.root / 'bin/ip').read_text()}\necho; echo '{{}}'")
+    printed = node.print("wg1")
+    assert len(printed) == length
+    with pytest.raises(probe.CutShort, match=f"longer than {length} bytes"):
+        probe.parse(printed, MARK)
+    node.program("wg", "if [ $2 = interfaces ]; then echo wg1; else yes; fi")
+    with pytest.raises(probe.CutShort, match="longer than"):
+        node.reading("wg1")
+
+
+def test_the_keys_of_other_interfaces_stay_where_they_are(node: Node) -> None:
+    """Whatever their names; and how wg ended is told as ever."""
+    theirs = [dump().replace("wg1\t", f"{name}\t") for name in ("wg0", "wg11", "corp.v1", "wg1")]
+    for text, key in zip(theirs[:3], (4, 5, 6), strict=True):
+        theirs.append(
+            text.replace(private_key(1), private_key(key)).replace(preshared_key(2), preshared_key(key))
+        )
+    (node.root / "dump").write_text("".join(theirs[3:]), encoding="ascii")
+    assert node.reading("wg1", "wg7").dump("all") == source.Printed(0, dump(), "")
+    printed = node.print("wg1", "wg7")
+    for key in (4, 5, 6):
+        assert private_key(key) not in printed
+        assert preshared_key(key) not in printed
+    assert node.reading().dump("all") == source.Printed(0, "", "")
+    assert set(read_node(None, node.reading("wg1")).devices) == {"wg1"}
+    program = (node.root / "bin/wg").read_text(encoding="utf-8")
+    for length in (1, 3, 100, dump().index("\n"), dump().index("\n") + 1, len(dump()) - 1):
+        # What is cut looks as it does where nobody else has an interface.
+        node.program(
+            "wg", f"if [ $2 = interfaces ]; then echo wg0 wg1; else head -c {length} {node.root}/cut; fi"
+        )
+        (node.root / "cut").write_text(dump(), encoding="ascii")
+        assert node.reading("wg1").dump("all").stdout == dump()[:length]
+    node.program("wg", f"{program}\n[ $2 = interfaces ] || {{ echo wg5 is broken >&2; exit 3; }}")
+    assert node.reading("wg1").dump("all") == source.Printed(3, dump(), "wg5 is broken")
+    node.program("wg", f"if [ $2 = interfaces ]; then exit 1; fi; {program}")
+    assert node.reading("wg1").dump("all") == source.Printed(0, dump(), "")
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_shell_that_gets_a_part_of_the_text_says_nothing_that_counts(node: Node, whole: bool) -> None:
     text = node.script("wg1", whole=whole)
@@ -317,10 +367,10 @@ def test_odd_names_of_interfaces_are_words(node: Node) -> None:
 
 
 def test_what_wg_and_ip_say_when_they_fail(node: Node) -> None:
-    node.program("wg", "echo half; echo 'Unable to access interface wg1: Broken' >&2; exit 1")
+    node.program("wg", "printf half; echo 'Unable to access interface wg1: Broken' >&2; exit 1")
     node.program("ip", "echo '[]'; echo 'no netlink' >&2; exit 3")
     reading = node.reading().reading
-    assert reading.dump("all") == source.Printed(1, "half\n", "Unable to access interface wg1: Broken")
+    assert reading.dump("all") == source.Printed(1, "half", "Unable to access interface wg1: Broken")
     with pytest.raises(CommandFailed, match="ip -json -details failed with exit code 3: no netlink"):
         reading.addresses()
 

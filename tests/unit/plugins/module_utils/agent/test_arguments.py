@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.arguments import checked, hidden
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.arguments import (
+    checked,
+    hidden,
+    require_own_folder,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.modules import MODULES, run
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
 from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
 
 PEER = {"public_key": peer_key("a"), "allowed_ips": ["10.0.0.2/32"]}
@@ -65,12 +70,25 @@ def test_as_ansible_does_it(module: str, arguments: dict[str, Any]) -> None:
         ("wg_info", {"peers": "perhaps"}, "argument 'peers' is of type str and 'perhaps' could not be"),
         ("wg_peer", {"interface": "wg0", "_packed": "!"}, "_packed: is not what the action plugin sends"),
         ("wg_instance", {"src": "/etc/shadow"}, "src: is read on the controller"),
+        *((module, {**arguments, "config_dir": folder}, "config_dir: through the agent it is /etc/wireguard, no other")
+          for module, arguments in (
+              ("wg_info", {}), ("wg_drift", {}), ("wg_peer", {"interface": "wg0"}), ("wg_instance", {})
+          )
+          for folder in ("/tmp", "/etc", "/etc/wireguard/../cron.d", "etc/wireguard", "~")),
+        ("wg_instance", {"instances": [{"name": "wg0"}, {"name": "wg1", "config_dir": "/tmp"}]}, "instances[1].config"),
+        ("wg_instance", {"_packed": pack({"instances": [{"config_dir": ["/tmp"]}]})}, "instances[0].config_dir: "),
+        ("wg_instance", {"_packed": pack({"config_dir": "/tmp"})}, "config_dir: through the agent"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_run_says_so_as_it_would_exit(module: str, arguments: Any, told: str) -> None:
     answer = run(module, arguments, check_mode=True, with_diff=False)
     assert answer["failed"] is True
     assert told in answer["msg"]
+
+
+def test_the_own_folder_may_be_named() -> None:
+    for folder in (None, "", "/etc/wireguard", "/etc/wireguard/"):
+        require_own_folder({"config_dir": folder, "instances": [{"config_dir": folder}, "x"]})
 
 
 def test_secrets_are_found_wherever_they_stand() -> None:

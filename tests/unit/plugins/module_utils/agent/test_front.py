@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.clients import client_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames import (
     LENGTHS,
     fields_of,
     frame_head,
     lengths,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import Front
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import Front, tls_context
 
 Scenario = Callable[["Setting"], Awaitable[None]]
 
@@ -26,9 +30,14 @@ class Setting:
     """A front that listens, and the other end of its channel."""
 
     def __init__(
-        self, front: Front, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        front: Front,
+        port: int,
+        tls_port: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
-        self.front, self.port, self.reader, self.writer = front, port, reader, writer
+        self.front, self.port, self.tls_port, self.reader, self.writer = front, port, tls_port, reader, writer
         self.clients: list[asyncio.StreamWriter] = []
 
     async def take(self) -> tuple[dict[str, Any], bytes]:
@@ -39,8 +48,10 @@ class Setting:
     def reply(self, number: int, body: bytes = b"{}") -> None:
         self.writer.write(frame_head({"id": number, "status": 200, "headers": {}}, len(body)) + body)
 
-    async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(
+        self, data: bytes = b"", source: str = "127.0.0.1", port: int = 0
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port, local_addr=(source, 0))
         writer.write(data)
         self.clients.append(writer)  # or it would be closed when nobody holds it
         return reader, writer
@@ -50,20 +61,25 @@ def played(scenario: Scenario, most_connections: int = 100) -> None:
     async def play() -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        for listener in listeners:
+            listener.setblocking(False)
         front = Front(loop, most_connections)
         theirs.setblocking(False)
         await front.open_channel(theirs)
-        listening = loop.create_task(front.listen(listener, None))
+        # Without a certificate no handshake is completed; none that is begun here has to be.
+        contexts = (None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        listening = [loop.create_task(front.listen(*pair)) for pair in zip(listeners, contexts, strict=True)]
         reader, writer = await asyncio.open_connection(sock=ours)
-        setting = Setting(front, listener.getsockname()[1], reader, writer)
+        ports = [listener.getsockname()[1] for listener in listeners]
+        setting = Setting(front, *ports, reader, writer)
         assert (await setting.take())[0] == {"ready": True}
         try:
             await asyncio.wait_for(scenario(setting), 60)
         finally:
-            listening.cancel()
-            listener.close()
+            for task, listener in zip(listening, listeners, strict=True):
+                task.cancel()
+                listener.close()
             writer.close()
 
     asyncio.run(play())
@@ -97,10 +113,9 @@ def test_a_request_goes_on_as_it_came_and_its_answer_back() -> None:
     played(scenario)
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"GET / HT", request(b"abc", 5)], ids=["nothing", "half a head", "half a body"]
-)
-def test_who_is_too_slow_is_sent_away(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["nothing", "half a head", "half a body"])
+def test_who_is_too_slow_is_sent_away(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {"nothing": b"", "half a head": b"GET / HT", "half a body": request(b"abc", 5)}[what]
     monkeypatch.setattr(
         limits, "HEAD_SECONDS", 2.0
     )  # within which the front has to come to read what there is
@@ -143,6 +158,48 @@ def test_new_clients_are_let_in_for_those_that_say_nothing() -> None:
         assert len(ended) >= 5
 
     played(scenario, most_connections=8)
+
+
+def test_who_holds_more_than_a_share_makes_room_first() -> None:
+    async def scenario(setting: Setting) -> None:
+        _reader, writer = await setting.connect(source="127.0.0.2")
+        crowd = [await setting.connect(port=setting.tls_port) for _ in range(6)]
+        crowd += [await setting.connect() for _ in range(12)]
+        writer.write(request())
+        assert (await setting.take())[0]["peer"] == "127.0.0.2"
+        # Of the crowd, the ones that came first had to go.
+        assert [await all_of(reader) for reader, _writer in crowd[:11]] == [b""] * 11
+        assert not crowd[-1][0].at_eof()
+
+    played(scenario, most_connections=8)
+
+
+def test_handshakes_and_idle_connections_go_by_one_clock() -> None:
+    async def scenario(setting: Setting) -> None:
+        idle, _writer = await setting.connect()
+        while not setting.front.connections:
+            await asyncio.sleep(0.01)
+        silent, _writer = await setting.connect(port=setting.tls_port)
+        third, _writer = await setting.connect(request())
+        assert await all_of(idle) == b""
+        setting.reply((await setting.take())[0]["id"])
+        await third.readuntil(b"{}")
+        assert not silent.at_eof()
+        fourth, _writer = await setting.connect(request())
+        assert await all_of(silent) == b""
+        setting.reply((await setting.take())[0]["id"])
+        await fourth.readuntil(b"{}")
+        assert not third.at_eof()
+
+    played(scenario, most_connections=2)
+
+
+def test_one_client_is_one_address_or_one_network_of_ipv6() -> None:
+    assert client_of(("192.0.2.1", 5)) == client_of(("::ffff:192.0.2.1", 5, 0, 0)) == "192.0.2.1"
+    assert client_of(("2001:db8::1", 5, 0, 0)) == client_of(("2001:db8::ffff:0:0:1", 7, 0, 0))
+    assert client_of(("2001:db8::1", 5, 0, 0)) != client_of(("2001:db8:0:1::1", 5, 0, 0))
+    assert client_of(("fe80::1%eth0", 5, 0, 2)) == "fe80::/64"
+    assert client_of(None) == ""
 
 
 def test_long_bodies_make_room_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +262,22 @@ def test_who_keeps_the_rate_goes_for_nobody_and_who_rests_does(monkeypatch: pyte
     played(scenario)
 
 
+def test_who_has_the_most_makes_room_for_a_body_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+    monkeypatch.setattr(limits, "RESERVED", 10)
+
+    async def scenario(setting: Setting) -> None:
+        for _ in range(2):
+            await setting.connect(request(b"x" * 1100, 1200))
+        while sum(connection.buffered() for connection in setting.front.connections) < 2200:
+            await asyncio.sleep(0.01)
+        await setting.connect(request(b"y" * 1200), source="127.0.0.2")
+        assert (await setting.take())[1] == b"y" * 1200
+        assert sum(connection.buffered() for connection in setting.front.connections) == 2300
+
+    played(scenario)
+
+
 def test_when_too_many_wait_further_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_CALLS", 2)
     monkeypatch.setattr(limits, "MOST_WAITING", 1)
@@ -230,20 +303,44 @@ def test_when_too_many_wait_further_ones_are_told(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "data",
     [
-        request(when=int(time.time()) - 1000),
-        request(path="/a|b"),
-        request().replace(b"a" * 64, b"A" * 64),
-        b"GET / HTTP/1.1\r\n\r\n",
+        lambda: request(when=int(time.time()) - 1000),
+        lambda: request(path="/a|b"),
+        lambda: request().replace(b"a" * 64, b"A" * 64),
+        lambda: b"GET / HTTP/1.1\r\n\r\n",
     ],
+    ids=["stale", "a bar in the path", "capitals", "unsigned"],
 )
-def test_what_cannot_be_signed_rightly_goes_no_further(data: bytes) -> None:
+def test_what_cannot_be_signed_rightly_goes_no_further(data: Callable[[], bytes]) -> None:
     async def scenario(setting: Setting) -> None:
-        reader, _writer = await setting.connect(data)
+        reader, _writer = await setting.connect(data())
         assert (await all_of(reader)).startswith(b"HTTP/1.1 401 ")
         other, _writer = await setting.connect(request())
         assert (await setting.take())[0]["id"] == 1
         setting.reply(1)
         assert await other.readuntil(b"{}")
+
+    played(scenario)
+
+
+def test_one_client_fills_half_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_CALLS", 1)
+    monkeypatch.setattr(limits, "MOST_WAITING", 4)
+
+    async def scenario(setting: Setting) -> None:
+        crowd = [await setting.connect(request()) for _ in range(6)]
+        first = (await setting.take())[0]["id"]
+        while sum(connection.waits() for connection in setting.front.connections) < 3:
+            await asyncio.sleep(0.01)
+        refused = await asyncio.wait(
+            [asyncio.ensure_future(all_of(reader)) for reader, _writer in crowd],
+            timeout=20,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        assert all(one.result().startswith(b"HTTP/1.1 503 ") for one in refused[0])
+        other, _writer = await setting.connect(request(), source="127.0.0.2")
+        for number in range(first, first + 4):
+            setting.reply(number)
+        assert (await other.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
 
     played(scenario)
 
@@ -290,3 +387,16 @@ def test_an_answer_that_is_no_frame_ends_it() -> None:
         await asyncio.wait_for(setting.front.ended, 10)
 
     played(scenario)
+
+
+def test_no_connection_shakes_hands_twice(tmp_path: Path) -> None:
+    pair = [tmp_path / "certificate.pem", tmp_path / "key.pem"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=node", "-out", pair[0], "-keyout", pair[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with pair[0].open("rb") as certificate, pair[1].open("rb") as key:
+        context = tls_context(certificate.fileno(), key.fileno())
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2

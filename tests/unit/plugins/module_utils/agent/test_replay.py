@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import re
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.replay import CannotRemember, Replay
 
 NOW = 1_700_000_000
+WRITE = os.write
 
 
 def signature(number: int) -> str:
@@ -63,6 +65,29 @@ def test_what_is_forgotten_is_refused_by_its_age(tmp_path: Path, monkeypatch: py
     assert not accept(Replay(str(tmp_path)), 1, NOW, NOW)
 
 
+def test_a_clock_that_was_set_back_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = (
+        "the clock was set back: what was signed until 2023-11-14 22:13:20 UTC is refused, for it may have been "
+        "accepted and forgotten. Set the clock right, or if it is: stop the agent, change its secrets, remove "
+        f"{tmp_path}/accepted and start it again\n"
+    )
+    monkeypatch.setattr(replay, "MOST_REMEMBERED", 1)
+    what = Replay(str(tmp_path))
+    later = NOW + 301
+    assert accept(what, 1)
+    assert accept(what, 2, later, later)
+    assert capsys.readouterr().err == ""
+    assert not accept(what, 3)
+    assert capsys.readouterr().err == told
+    what.close()
+    for now, expected in ((later, ""), (NOW + 299, told), (NOW - 86400, told)):
+        monkeypatch.setattr(replay.time, "time", lambda now=now: now)
+        Replay(str(tmp_path)).close()
+        assert capsys.readouterr().err == expected
+
+
 def test_when_nothing_can_be_forgotten_nothing_more_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,21 +99,42 @@ def test_when_nothing_can_be_forgotten_nothing_more_is_accepted(
     assert not accept(what, 2)
 
 
-def test_a_full_disk_accepts_nothing_and_spoils_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def half(file: int, data: bytes) -> int:
+    return WRITE(file, data[:10])
+
+
+def fail(*_asked: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [{"write": half}, {"write": half, "ftruncate": fail}, {"fdatasync": fail}],
+    ids=["full", "full and not to be cut", "not on disk"],
+)
+def test_what_cannot_be_written_is_not_accepted_and_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, Callable[..., object]]
 ) -> None:
     what = Replay(str(tmp_path))
     assert accept(what, 1)
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:10]))
-    with pytest.raises(CannotRemember, match="cannot be written"):
-        accept(what, 2)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        for name, fault in faults.items():
+            patched.setattr(os, name, fault)
+        with pytest.raises(CannotRemember, match="cannot be written"):
+            accept(what, 2)
+    # Until all of it has been written anew, nothing is accepted.
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        for number in (2, 3):
+            with pytest.raises(CannotRemember, match="cannot be written: Input/output error"):
+                accept(what, number)
+        assert not accept(what, 1)
+    (tmp_path / "accepted").write_text("spoilt")
     assert accept(what, 2)
+    assert accept(what, 4)
     what.close()
     again = Replay(str(tmp_path))
-    assert not accept(again, 1)
-    assert not accept(again, 2)
+    assert [accept(again, number) for number in (1, 2, 3, 4)] == [False, False, True, False]
 
 
 def test_it_is_on_disk_before_it_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,28 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_secrets(str(tmp_path / "none"))
 
 
+def test_what_is_no_regular_file_is_refused_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    write(tmp_path / "secrets", OLD)
+    (tmp_path / "link").symlink_to(tmp_path / "secrets")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(BadSecrets, match=r"link is a symbolic link, and must be the file itself$"):
+        read_secrets(str(tmp_path / "link"))
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(BadSecrets, match=f"^{path} is not a regular file$"):
+            read_secrets(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secrets"
+    write(path, OLD)
+    os.chown(path, 12345, -1)
+    with pytest.raises(
+        BadSecrets, match=r"belongs to neither root nor the agent's user \(user 12345 has it\)$"
+    ):
+        read_secrets(str(path))
+
+
 def test_a_change_is_seen_and_one_that_is_broken_changes_nothing(tmp_path: Path) -> None:
     path, told = tmp_path / "secrets", list[str]()
     write(path, f"{OLD}\n")

@@ -37,6 +37,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     InterfaceState,
     Link,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import as_asked
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
     SimulatedNode,
     Weather,
@@ -71,29 +72,6 @@ def state_of(node: SimulatedNode, name: str) -> InterfaceState:
         file="as what runs",
         config=Config(there["private_key"], there["listen_port"], addresses, peers),
     )
-
-
-def as_asked(wanted: wg_drift.Expected) -> dict[str, Any]:
-    """An interface as wg_drift takes it."""
-    if wanted.state != "present":
-        return {"interface": wanted.interface, "state": wanted.state}
-    return {
-        "interface": wanted.interface,
-        "peers": [
-            {
-                "public_key": key,
-                "allowed_ips": list(peer.allowed_ips),
-                "persistent_keepalive": peer.persistent_keepalive,
-                **({"preshared_key": peer.preshared_key} if peer.preshared_key else {}),
-                **wanted.labels[key],
-            }
-            for key, peer in wanted.peers.items()
-        ],
-        "public_key": wanted.public_key,
-        "listen_port": wanted.listen_port,
-        "addresses": None if wanted.addresses is None else sorted(wanted.addresses),
-        "mtu": wanted.mtu,
-    }
 
 
 def run_wg_drift(node: SimulatedNode, arguments: dict[str, Any], check: bool) -> dict[str, Any]:

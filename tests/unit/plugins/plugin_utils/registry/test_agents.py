@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select, text
 
+from ansible_collections.vpnfleet.wireguard.plugins.action import registry_agent
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import agents, secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
@@ -95,6 +98,38 @@ def test_until_the_new_one_is_confirmed_the_old_one_signs(registry: Registry) ->
     second = deploy(registry, TWO)
     assert second.secret == following
     assert second.certificate == TWO
+
+
+def step(registry: Registry, name: str, check_mode: bool, **arguments: object) -> dict[str, Any]:
+    """A step of the playbook for node1, with rotate=true."""
+    task = SimpleNamespace(args={"step": name, **arguments}, check_mode=check_mode)
+    action = registry_agent.ActionModule(task, None, None, None, None, None)
+    action.registry = registry
+    told = arguments.get("told", {})
+    hosts = {"node1": {"ansible_facts": told}}
+    variables = {"ansible_play_hosts_all": ["node1"], "inventory_hostname": "node1", "rotate": "true"}
+    answer: dict[str, Any] = action.work({**variables, "hostvars": hosts})
+    return answer
+
+
+@pytest.mark.parametrize("pending", [False, True])
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_rotation_that_completes_an_earlier_one_says_so(
+    registry: Registry, pending: bool, check_mode: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(registry, ONE)
+    if pending:
+        with registry.write() as session:
+            agents.prepare(require_node(session, "node1"), rotate=True)
+    begun = step(registry, "begin", check_mode)
+    assert begun["changed"] is not pending
+    run = begun["ansible_facts"]["vpnfleet_agents"]
+    monkeypatch.setattr(registry_agent, "health", lambda _agent, _seconds: {})
+    confirmed = step(registry, "confirm", check_mode, run=run, certificate=ONE)
+    report = step(registry, "report", check_mode, run=run, told=confirmed["ansible_facts"])
+    note = "its secret is the one that an earlier run has made and not completed: rotate again for a new one"
+    for message in (confirmed["msg"], report["result"]["nodes"][0]["message"], report["result"]["message"]):
+        assert (note in message) is pending
 
 
 def test_there_and_back(registry: Registry) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -177,6 +178,7 @@ class AnySequence(RuleBasedStateMachine):
                 assert left_to_do(self.controller.registry, self.controller.fleet, name) == []
 
 
+@pytest.mark.exhaustive
 def test_any_sequence(controller: Controller) -> None:
     quick = controller.registry.engine.dialect.name == "sqlite"
 

@@ -62,6 +62,40 @@ def issues(report: dict[str, Any]) -> list[tuple[Any, ...]]:
 # ---- what is found
 
 
+def test_what_changes_in_the_registry_while_a_node_is_read_is_no_drift(fleet: DriftController) -> None:
+    """A run of somebody else begins and ends in between. What differs all the same is told."""
+    ours, other = interface_of(fleet, ALICE), interface_of(fleet, BOB)
+    up = fleet.fleet.nodes[NL].up
+    phone = up[ours]["peers"][0]["public_key"]
+    up[other]["listen_port"] = 9
+    up[ours]["peers"] = [one for one in up[ours]["peers"] if one["public_key"] != phone]
+    up[ours]["mtu"] = 1300
+
+    def at(point: str) -> None:
+        if point == f"before {NL} is called":
+            fleet.at = lambda _point: None
+            looked = fleet.modules
+            with_drift(fleet).play("provision", instance="carl@example.com", node=NL, peers=[{"name": "pc"}])
+            with_drift(fleet).play("provision", instance=ALICE, peers=[{"name": "watch"}])
+            up[ours]["peers"] = [one for one in up[ours]["peers"] if one["public_key"] != phone]
+            fleet.modules = looked
+
+    fleet.at = at
+    report = fleet.report(NL)
+    assert [(one["interface"], one["public_key"]) for one in report["missing_peers"]] == [(ours, phone)]
+    assert [issue[:2] for issue in issues(report)] == [(other, "listen_port")]
+    assert report["unknown_peers"] == report["mismatched_peers"] == []
+    assert report["summary"] == {
+        "unknown_count": 0,
+        "missing_count": 1,
+        "mismatched_count": 0,
+        "interface_count": 1,
+        "total_issues": 2,
+    }
+    fleet.reconcile(NL)
+    assert not fleet.report(NL)["has_drift"]
+
+
 def test_no_drift(fleet: DriftController) -> None:
     report = fleet.report(NL)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", report.pop("detected_at"))

@@ -180,6 +180,7 @@ def play_or_find_nobody(controller: Controller, asked: Asked) -> None:
     play(controller, REMOVE)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_at_every_point(controller: Controller, name: str) -> None:
     scenario = SCENARIOS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks, queue
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import fleet_report, looks, queue
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     AuditEntry,
@@ -62,6 +63,12 @@ def row(fleet: DriftController, number: str) -> Operation:
         return session.get_one(Operation, number)
 
 
+def answer_to(fleet: DriftController, number: str) -> dict[str, Any]:
+    """What a caller is told in the end."""
+    with fleet.registry.read() as session:
+        return looks.result_of(session, session.get_one(Operation, number)) or {}
+
+
 def parts(fleet: DriftController) -> list[str]:
     """The nodes that runs have looked at, once for each time."""
     return sorted(one.request["node"] for one in fleet.rows(Operation) if one.node_id is not None)
@@ -83,7 +90,7 @@ def test_those_that_ask_at_once_share_a_run(fleet: DriftController, node: str | 
     assert claim(fleet) == [tuple(ids)]
     published = fleet.play("drift", operations=ids)
     settle(fleet, ids, published)
-    assert [(row(fleet, one).state, row(fleet, one).result) for one in ids] == [("succeeded", published)] * 10
+    assert [(row(fleet, one).state, answer_to(fleet, one)) for one in ids] == [("succeeded", published)] * 10
     nodes = [NL] if node else [DE, FR, NL]
     assert parts(fleet) == nodes
     assert len(fleet.rows(NodeCheck)) == len(nodes)
@@ -93,16 +100,75 @@ def test_those_that_ask_at_once_share_a_run(fleet: DriftController, node: str | 
     )
 
 
+def test_what_is_shared_is_kept_once_and_forgotten_together(fleet: DriftController) -> None:
+    ids = [ask(fleet) for _ in range(3)]
+    claim(fleet)
+    published = fleet.play("drift", operations=ids)
+    settle(fleet, ids, published)
+    assert row(fleet, ids[0]).result == published
+    for number in ids[1:]:
+        assert row(fleet, number).result == {"operation": "drift", "status": "success", "same_as": ids[0]}
+        assert answer_to(fleet, number) == published
+    assert len({row(fleet, number).finished_at for number in ids}) == 1
+    with fleet.registry.write() as session:
+        session.delete(session.get_one(Operation, ids[0]))
+    assert answer_to(fleet, ids[1])["message"] == "What was found is no longer kept"
+
+
+def test_who_asks_has_all_nodes_also_where_a_run_cannot_publish_them(
+    fleet: DriftController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fleet.play("drift")["data"]
+    number = ask(fleet)
+    claim(fleet)
+    monkeypatch.setattr(fleet_report, "MOST_CHARACTERS", 3000)
+    published = fleet.play("drift", operations=[number])
+    assert len(json.dumps(published)) < 3500
+    assert published["truncated"] is published["data"]["truncated"] is True
+    assert published["operations_count"] == 3
+    with fleet.registry.read() as session:
+        node_id = require_node(session, NL).id
+    # The one that differs, though not with all that differs.
+    assert [one["node"] for one in published["operations"]] == [NL]
+    assert list(published["data"]["nodes"]) == [node_id]
+    assert published["data"]["summary"] == whole["summary"]
+    settle(fleet, [number], published)
+    found = answer_to(fleet, number)["data"]
+    for nodes in (found["nodes"], whole["nodes"]):
+        for one in nodes.values():
+            del one["detected_at"]
+    assert found == whole
+
+
 def test_those_that_come_before_the_run_begins_are_taken_in(fleet: DriftController) -> None:
     first = ask(fleet, NL)
     assert claim(fleet) == [(first,)]
     second, elsewhere, everywhere = ask(fleet, NL, "api:second"), ask(fleet, DE), ask(fleet)
     published = fleet.play("drift", operations=[first])
     settle(fleet, [first], published)
-    assert row(fleet, second).result == published
+    assert answer_to(fleet, second) == published
     assert ("api:second", NL, "success") in audited(fleet)
     assert {row(fleet, one).state for one in (elsewhere, everywhere)} == {"pending"}
     assert claim(fleet) == [(elsewhere,), (everywhere,)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts"), [(None, 5, 5), (5, None, 5), (9, 3, 3), (3, 9, 3), (None, None, None)]
+)
+def test_of_those_that_share_the_shortest_time_counts(
+    fleet: DriftController, first: int | None, second: int | None, counts: int | None
+) -> None:
+    numbers = []
+    for seconds in (first, second):
+        with fleet.registry.write() as session:
+            asked = {} if seconds is None else {"timeout": seconds}
+            numbers.append(queue.submit(session, "drift", asked, "api:ops").id)
+        if len(numbers) == 1:
+            assert claim(fleet) == [tuple(numbers)]
+    settle(fleet, numbers[:1], fleet.play("drift", operations=numbers[:1]))
+    limits = {one.request.get("timeout") for one in fleet.rows(Operation) if one.node_id is not None}
+    assert limits == {counts}
+    assert {row(fleet, one).state for one in numbers} == {"succeeded"}
 
 
 def test_those_that_come_later_share_the_next_run(fleet: DriftController) -> None:
@@ -124,8 +190,8 @@ def test_those_that_come_later_share_the_next_run(fleet: DriftController) -> Non
     fleet.play("reconcile", node=NL)
     assert claim(fleet) == [tuple(later)]
     settle(fleet, later, fleet.play("drift", operations=later))
-    told = [(row(fleet, one).result or {})["operations"][0]["data"]["has_drift"] for one in (first, *later)]
-    assert told == [True, False, False, False]
+    found = [answer_to(fleet, one)["operations"][0]["data"]["has_drift"] for one in (first, *later)]
+    assert found == [True, False, False, False]
     assert parts(fleet).count(NL) == 3  # with the reconcile
 
 
@@ -148,7 +214,7 @@ def test_a_look_at_the_fleet_serves_those_at_its_nodes(fleet: DriftController) -
     assert states == {NL: "pending", DE: "pending", FR: "failed"}
     assert row(fleet, asked[NL]).state == "succeeded"
     settle(fleet, [everywhere], published)
-    assert row(fleet, everywhere).result == published
+    assert answer_to(fleet, everywhere) == published
     # As one that is asked for alone, but for the id of what was done on the node.
     told = row(fleet, asked[NL]).result or {}
     alone = fleet.play("drift", node=NL)
@@ -247,7 +313,7 @@ def test_what_has_joined_goes_along_when_it_is_begun_once_more(fleet: DriftContr
     fleet.begin("drift", None, False, {"operations": [first]})
     published = fleet.play("drift", operations=[first])
     settle(fleet, [first], published)
-    assert row(fleet, second).result == published
+    assert answer_to(fleet, second) == published
 
 
 @pytest.mark.parametrize("joined", [True, False])

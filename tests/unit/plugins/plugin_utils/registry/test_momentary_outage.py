@@ -44,6 +44,7 @@ def away_at(number: int) -> Callable[[str], None]:
     return at
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_away_once_at_any_point(controller: Controller, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Nobody is up where he should not be for good, none who was served is not, and reconciling ends it all."""

@@ -52,6 +52,7 @@ def concerned(fleet: DriftController) -> list[str]:
         return sorted(session.scalars(query)) or [FR]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_reconciles_finish_or_undo_what_a_killed_run_had_begun(controller: Controller, name: str) -> None:
     """Wherever it was killed, and in whatever order its nodes are reconciled."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, vpnfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python3 -m ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent``: run the agent on a node."""
+"""``python3 -m ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run``: run the agent on a node."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""Workers as processes of their own on one registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from sqlalchemy import select
+
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import VARIABLE
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
+from tests.unit.api_shim import looking_worker
+from tests.unit.api_shim.test_worker import all_ended, row, submit, until
+from tests.unit.plugins.plugin_utils.registry import conftest as registry_fixtures
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
+
+controller = registry_fixtures.controller
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_those_who_ask_two_replicas_at_once_share_a_run(controller: Controller, tmp_path: Path) -> None:
+    """Whoever's worker takes the first one serves all that come before its run begins."""
+    registry, folder = controller.registry, tmp_path / "runs"
+    folder.mkdir()
+    environment = {
+        **os.environ,
+        VARIABLE: registry.engine.url.render_as_string(hide_password=False),
+        "PYTHONPATH": f"{ROOT / 'collections'}:{ROOT}",
+    }
+    command = [sys.executable, "-m", looking_worker.__name__, str(folder)]
+    ids = [submit(registry, "drift")]
+    with ExitStack() as stack:
+        for _ in range(2):
+            replica = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE)
+            stack.callback(replica.wait, 60)
+            assert replica.stdin is not None
+            stack.callback(replica.stdin.close)
+        until(lambda: len(list(folder.iterdir())) == 1)
+        ids += [submit(registry, "drift") for _ in range(5)]
+        time.sleep(3)  # so that the other one has looked for work
+        assert len(list(folder.iterdir())) == 1
+        (folder / "go").touch()
+        until(all_ended(registry, ids, "failed"))
+        assert len(list(folder.iterdir())) == 2
+    with registry.read() as session:
+        answers = [looks.result_of(session, session.get_one(Operation, number)) for number in ids]
+        nodes = [one.request["node"] for one in session.scalars(select(Operation)) if one.node_id is not None]
+    assert answers[0] is not None
+    assert [one["node"] for one in answers[0]["operations"]] == sorted(nodes)
+    assert len(nodes) == 3
+    assert answers == [answers[0]] * 6
+    assert len({row(registry, number).run_id for number in ids}) == 1
