@@ -39,9 +39,13 @@ def variables() -> set[str]:
 
 
 def names() -> set[str]:
-    """What `vpnfleet.wireguard.` may be followed by: plugins of all kinds, and roles."""
-    plugins = {path.stem for path in COLLECTION.glob("plugins/*/*.py")}
-    return plugins | {path.name for path in COLLECTION.glob("roles/*")}
+    """What `vpnfleet.wireguard.` may be followed by: plugins of all kinds, playbooks, and roles."""
+    files = (
+        *COLLECTION.glob("plugins/*/*.py"),
+        *COLLECTION.glob("playbooks/*.yml"),
+        *COLLECTION.glob("roles/*"),
+    )
+    return {path.stem for path in files}
 
 
 KNOWN = {
