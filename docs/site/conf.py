@@ -24,7 +24,7 @@ include_patterns = [
     "docs/**",
     "inventories/*/README.md",
     "collection/README.md",
-    "collection/CHANGELOG.*",
+    "collection/CHANGELOG.rst",
     "collection/roles/*/README.md",
     "reference/**",
 ]
