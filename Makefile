@@ -159,9 +159,9 @@ dist: venv ## Build the packages into dist/: the wheel, and the collection for G
 	@sha256sum dist/*
 
 .PHONY: docs
-docs: venv ## Build the documents' site under var/docs, every link in it checked
+docs: ## Build the documents' site under var/docs, every link in it checked
 	@scripts/venv $(DOCS_VENV) requirements/docs.txt $(PYTHON)
-	@scripts/docs $(VENV) $(DOCS_VENV)
+	@scripts/docs $(DOCS_VENV)
 
 .PHONY: requirements
 requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE=1: to the newest)

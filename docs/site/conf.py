@@ -24,7 +24,7 @@ include_patterns = [
     "docs/**",
     "inventories/*/README.md",
     "collection/README.md",
-    "collection/CHANGELOG.*",
+    "collection/CHANGELOG.rst",
     "collection/roles/*/README.md",
     "reference/**",
 ]
@@ -43,6 +43,8 @@ html_theme = "furo"
 html_title = f"vpnfleet {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+# site.css has them.
+antsibull_ext_color_scheme = "none"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

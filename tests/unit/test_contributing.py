@@ -53,7 +53,6 @@ def run(argv: list[str], checkout: Path, stdin: str = "") -> str:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(checkout / "var"),
         "LC_ALL": "C.UTF-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         argv,
@@ -83,7 +82,7 @@ def test_what_the_page_says_is_seen(section: str, checkout: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     for diff in DIFFS.findall(text):
-        told = run(["git", "apply", "--unidiff-zero", "-"], checkout, stdin=diff)
+        told = run(["git", "apply", "-"], checkout, stdin=diff)
         assert told.endswith("exit code 0"), told
     for linter, ending in (
         (["ruff", "check"], ".py"),

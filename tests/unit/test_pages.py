@@ -40,8 +40,12 @@ def variables() -> set[str]:
 
 def names() -> set[str]:
     """What `vpnfleet.wireguard.` may be followed by: plugins of all kinds, playbooks, and roles."""
-    files = (*COLLECTION.glob("plugins/*/*.py"), *COLLECTION.glob("playbooks/*.yml"))
-    return {path.stem for path in files} | {path.name for path in COLLECTION.glob("roles/*")}
+    files = (
+        *COLLECTION.glob("plugins/*/*.py"),
+        *COLLECTION.glob("playbooks/*.yml"),
+        *COLLECTION.glob("roles/*"),
+    )
+    return {path.stem for path in files}
 
 
 KNOWN = {
