@@ -170,6 +170,8 @@ requirements: ## Pin and hash the requirements anew from pyproject.toml (UPGRADE
 	@scripts/lock-requirements var/venv-uv/bin/uv $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
-clean: ## Take the lab down and remove all that was made (var/)
+clean: ## Take the lab and the scenarios' nodes down, and remove all that was made (var/)
 	@if [ -x $(python) ] && [ -d var/lab ]; then $(python) -m tests.lab down; fi
+	@for nodes in var/cache/ansible/tmp/molecule.*/systemd.json; do \
+		if [ -x $(python) ] && [ -e "$$nodes" ]; then $(python) -m tests.systemd down "$${nodes%/*}"; fi; done
 	rm -rf var dist build

@@ -1,5 +1,5 @@
-"""playbooks/agent.yml on a node with systemd: what it puts there, with which rights that runs, and that secret,
-certificate and code change while calls go on."""
+"""playbooks/agent.yml on a node with systemd: the rights of the agent's processes, and that secret, certificate and
+code change while calls go on. The scenario `agent` of molecule has its life from deployment to removal."""
 
 from __future__ import annotations
 
@@ -32,17 +32,14 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.databa
     Registry,
     open_registry,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
 from tests.lab.fleet import ROOT
 from tests.systemd.api_host import ensure_api_image
 from tests.systemd.node import NodeFactory, SystemdNode
 
 NAME = "agent-node"
-SERVICE, SOCKET = "vpnfleet-agent.service", "vpnfleet-agent.socket"
+SERVICE = "vpnfleet-agent.service"
 RUNNING = "/etc/vpnfleet-agent/running"
-#: What systemd-analyze says of the unit, of 10: a unit without any protection has 9.6.
-EXPOSURE = 3.0
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Deployment:
     def variables(self) -> dict[str, str]:
         return {"VPNFLEET_DATABASE_URL": f"sqlite:///{self.folder}/registry.db"}
 
-    def play(self, playbook: str, *options: str, good: bool = True, **asked: Any) -> int:
+    def play(self, playbook: str, *options: str, **asked: Any) -> int:
         """Run a playbook; how many tasks changed something on the node."""
         given = self.folder / "variables.json"
         given.write_text(json.dumps(asked), encoding="utf-8")
@@ -72,7 +69,7 @@ class Deployment:
             check=False,
         )
         self.told.append(result.stdout + result.stderr)
-        assert (result.returncode == 0) == good, self.told[-1][-6000:]
+        assert result.returncode == 0, self.told[-1][-6000:]
         recap = re.search(rf"^{NAME} .*changed=(\d+)", result.stdout, re.M)
         return int(recap.group(1)) if recap else 0
 
@@ -88,11 +85,6 @@ class Deployment:
     def agent(self, registry: Registry) -> Agent | None:
         with registry.read() as session:
             return agents.agent_of(session, NAME)
-
-    def reach_by_ssh(self, possible: bool) -> None:
-        """Ansible finds the node over SSH, or nobody."""
-        with self.registry() as registry, registry.write() as session:
-            require_node(session, NAME).ansible_host = self.node.address if possible else "nowhere.invalid"
 
     def here(self) -> list[str]:
         """What there is of the agent on the node."""
@@ -158,17 +150,7 @@ def asking(
     return thread
 
 
-def test_a_second_run_changes_nothing(fleet: Deployment) -> None:
-    assert fleet.play("agent") == 0
-    assert fleet.play("agent", "--check", "--diff") == 0
-
-
-def test_it_runs_with_few_rights(fleet: Deployment) -> None:
-    assert fleet.node.run(["systemctl", "is-enabled", SERVICE, SOCKET]).stdout == "enabled\nenabled\n"
-    listed = fleet.node.run(["systemd-analyze", "security", "--no-pager", SERVICE], check=False).stdout
-    exposure = float(re.findall(r"Overall exposure level for \S+: ([0-9.]+)", listed)[0])
-    print(f"systemd-analyze security: {exposure}")
-    assert exposure <= EXPOSURE, listed
+def test_its_processes_have_few_rights(fleet: Deployment) -> None:
     # The process that faces the network has nothing at all.
     script = (
         f"main=$(systemctl show --value --property=MainPID {SERVICE}); "
@@ -178,8 +160,6 @@ def test_it_runs_with_few_rights(fleet: Deployment) -> None:
     shown = sorted(set(fleet.node.run(["sh", "-c", script]).stdout.splitlines()))
     nothing, few = "0" * 16, f"{(1 << 12) | (1 << 7) | (1 << 6) | (1 << 8):016x}"
     assert shown == [f"root {few} {few}", f"vpnfleet-agent {nothing} {nothing}"]
-    for path in ("/etc/vpnfleet-agent/secrets", "/etc/vpnfleet-agent/tls/a/key.pem"):
-        assert fleet.node.run(["stat", "-c", "%a %U", path]).stdout == "600 root\n"
 
 
 def test_the_directory_of_wireguard_is_made_and_not_changed(fleet: Deployment) -> None:
@@ -191,34 +171,6 @@ def test_the_directory_of_wireguard_is_made_and_not_changed(fleet: Deployment) -
         assert fleet.node.run(stat).stdout == "750 root:adm\n"
     finally:
         fleet.node.run(["sh", "-c", "chgrp root /etc/wireguard && chmod 0700 /etc/wireguard"])
-
-
-def test_the_playbooks_reach_the_node_by_it_alone(fleet: Deployment) -> None:
-    fleet.reach_by_ssh(False)
-    try:
-        fleet.play("provision", instance="anna@example.com", peers=[{"name": "phone"}])
-        assert fleet.node.run(["systemctl", "is-active", "wg-quick@wg1"]).stdout == "active\n"
-        fleet.node.run(["ip", "link", "del", "wg1"])
-        fleet.play("reconcile", node=NAME)
-        fleet.play("drift")
-        assert '"has_drift": false' in fleet.told[-1] or "has_drift" not in fleet.told[-1]
-        assert len(fleet.node.run(["wg", "show", "wg1", "peers"]).stdout.splitlines()) == 1
-
-        fleet.node.reboot()
-        with fleet.registry() as registry:
-            agent = fleet.agent(registry)
-        assert agent is not None
-        told = health(agent, 30)
-        assert [one["name"] for one in told["interfaces"]] == ["wg1"]
-
-        # What a reboot starts is not started anew.
-        fleet.reach_by_ssh(True)
-        assert fleet.play("agent") == 0
-        fleet.reach_by_ssh(False)
-        fleet.play("remove", instance="anna@example.com")
-        assert fleet.node.run(["wg", "show", "interfaces"]).stdout.strip() == ""
-    finally:
-        fleet.reach_by_ssh(True)
 
 
 def test_secret_certificate_and_code_change_while_calls_go_on(fleet: Deployment) -> None:
@@ -250,14 +202,3 @@ def test_secret_certificate_and_code_change_while_calls_go_on(fleet: Deployment)
         health(Agent(after.url, before.secret, after.certificate), 30)
     with pytest.raises(AgentUnreachable, match="certificate is not the one"):
         health(Agent(after.url, after.secret, before.certificate), 30)
-
-
-def test_it_is_taken_away_whole(fleet: Deployment) -> None:
-    foreseen = fleet.play("agent", "--check", state="absent")
-    assert fleet.here() != []
-    assert fleet.play("agent", state="absent") == foreseen
-    assert fleet.here() == []
-    with fleet.registry() as registry:
-        assert fleet.agent(registry) is None
-    assert fleet.play("agent", state="absent") == 0
-    fleet.play("drift")  # over SSH again
