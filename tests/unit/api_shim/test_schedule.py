@@ -25,11 +25,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from api_shim import schedule
 from api_shim.executor import Ended, Run
 from api_shim.schedule import Schedule
-from tests.unit.api_shim import test_worker
-from tests.unit.api_shim.test_worker import Plays, all_ended, until, working
+from tests.unit.api_shim import worker_runs
+from tests.unit.api_shim.worker_runs import Plays, all_ended, until, working
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 
-controller = test_worker.controller
-executor = test_worker.executor
+controller = worker_runs.controller
+executor = worker_runs.executor
 
 
 def fleet_looks(registry: Registry) -> list[Operation]:
@@ -156,16 +157,16 @@ def test_a_schedule_that_fails_stops_nothing_else(executor: Plays, monkeypatch: 
 
     monkeypatch.setattr(looks, "due_in", broken)
     registry = executor.controller.registry
-    number = test_worker.submit(registry, "drift", node=test_worker.NL)
+    number = worker_runs.submit(registry, "drift", node=worker_runs.NL)
     with working(executor, drift_interval=1):
         until(all_ended(registry, [number]))
 
 
 def test_what_looks_leave_is_forgotten_after_a_day(executor: Plays) -> None:
     registry = executor.controller.registry
-    test_worker.served(executor.controller, test_worker.ALICE)
-    test_worker.with_drift(executor.controller).play("drift")
-    test_worker.submit(registry, "drift")
+    worker_runs.served(executor.controller, worker_runs.ALICE)
+    with_drift(executor.controller).play("drift")
+    worker_runs.submit(registry, "drift")
     with registry.write() as session:
         session.execute(
             update(Operation)

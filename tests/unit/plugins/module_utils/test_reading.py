@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,8 +78,11 @@ class Programs:
         self.dumps = {"wg0": DEVICE, "wg1": DEVICE}
         self.unreadable: dict[str, str] = {}
 
-    def run(self, argv: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, argv: list[str], check: bool = True, timeout: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
         del check
+        assert timeout  # or a node that hangs would be waited for without end
         self.asked.append(argv)
         if argv[0] == "ip":
             entries = ADDRESSES if "address" in argv else ROUTES_4 if "-4" in argv else ROUTES_6
@@ -147,7 +151,9 @@ def test_a_dump_cut_short_is_refused(programs: Programs) -> None:
 
 
 def test_an_answer_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "run", lambda argv: subprocess.CompletedProcess(argv, 0, "Object", ""))
+    monkeypatch.setattr(
+        source, "run", lambda argv, **_how: subprocess.CompletedProcess(argv, 0, "Object", "")
+    )
     with pytest.raises(WireGuardError, match=r"^ip -json -details address show did not answer in JSON$"):
         read_node([])
 
@@ -164,8 +170,8 @@ def test_a_node_without_links_is_one_that_did_not_answer(monkeypatch: pytest.Mon
 
 
 def test_a_node_may_have_no_routes(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(argv, 0, "", "") if "route" in argv else programs.run(argv, check)
+    def run(argv: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(argv, 0, "", "") if "route" in argv else programs.run(argv, **how)
 
     monkeypatch.setattr(source, "run", run)
     assert read_node(["wg0"]).routes == {}

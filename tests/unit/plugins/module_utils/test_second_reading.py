@@ -60,9 +60,10 @@ def test_wherever_a_dump_is_cut_no_peer_is_overlooked(
 def test_one_interface_is_asked_for_alone_and_several_together(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def run(argv: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def run(argv: list[str], check: bool, timeout: float) -> subprocess.CompletedProcess[str]:
         asked.append(argv)
         assert not check
+        assert timeout
         return subprocess.CompletedProcess(argv, 0, KEYS if argv[2] == "wg1" else ALL_KEYS, "")
 
     monkeypatch.setattr(source, "run", run)
