@@ -65,13 +65,19 @@ def test_what_is_no_regular_file_is_refused_and_waited_for_by_nobody(tmp_path: P
             read_secrets(str(path))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_file_that_belongs_to_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_belongs_to_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "secrets"
     write(path, OLD)
-    os.chown(path, 12345, -1)
+    owner = os.geteuid()
+    if owner == 0:
+        owner = 12345
+        os.chown(path, owner, -1)
+    else:  # only root gives files away: here it is the agent that is somebody else
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(
-        BadSecrets, match=r"belongs to neither root nor the agent's user \(user 12345 has it\)$"
+        BadSecrets, match=rf"belongs to neither root nor the agent's user \(user {owner} has it\)$"
     ):
         read_secrets(str(path))
 
