@@ -239,10 +239,8 @@ def test_cancelling_what_waits_and_what_runs(server: Server, fleet: RegistryFlee
         assert fleet.places(told["interface"]) == {"node1": "up"}
         assert fleet.node_of(moving) == "node1"
     with fleet.read() as session:
-        audited = [
-            (one.actor, one.action, one.result)
-            for one in session.scalars(select(AuditEntry).where(AuditEntry.operation_id == number))
-        ]
+        entries = select(AuditEntry).where(AuditEntry.operation_id == number).order_by(AuditEntry.id)
+        audited = [(one.actor, one.action, one.result) for one in session.scalars(entries)]
         assert audited == [("api:test-ops", "cancel", "accepted"), ("api:test-ops", "transfer", "canceled")]
         # A plan of an earlier test is one without a node.
         repairs = select(Operation.requested_by).where(

@@ -124,9 +124,9 @@ class Controller:
             return session.scalars(query).one()
 
     def rows(self, what: type[Row]) -> list[Row]:
-        """All of a table."""
+        """All of a table, in the order of its key: PostgreSQL has none of its own."""
         with self.registry.read() as session:
-            return list(session.scalars(select(what)))
+            return list(session.scalars(select(what).order_by(*what.__table__.primary_key)))
 
     def up(self, name: str) -> list[str]:
         """The nodes on which a customer's instance is up."""

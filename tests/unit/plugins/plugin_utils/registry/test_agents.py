@@ -141,8 +141,11 @@ def test_there_and_back(registry: Registry) -> None:
         session.flush()
         assert agents.agent_of(session, "node1") is None
     with registry.read() as session:
-        told = session.execute(select(AuditEntry.action, AuditEntry.subject, AuditEntry.details)).all()
-    assert [tuple(one)[:2] for one in told] == [("agent deployed", "node1"), ("agent removed", "node1")]
+        told = session.scalars(select(AuditEntry).order_by(AuditEntry.id)).all()
+    assert [(one.action, one.subject) for one in told] == [
+        ("agent deployed", "node1"),
+        ("agent removed", "node1"),
+    ]
     assert told[0].details == {
         "agent_url": URL,
         "changed": ["agent_certificate", "agent_secret", "agent_url"],
