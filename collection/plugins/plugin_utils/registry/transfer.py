@@ -203,12 +203,17 @@ def result(session: Session, operation: Operation) -> Result:
         message = f"Instance {instance.interface} of {instance.name} is on {target.name} already"
     else:
         message = (
-            f"Instance transferred successfully to {target.country} ({target.dns_name}). "
-            "Please update your client configurations."
+            f"Instance transferred successfully to {_where(target)}. Please update your client configurations."
         )
     if left:
         return still_to_take_down(message, 200, left, **details)
     return success(message, **details)
+
+
+def _where(node: Node) -> str:
+    """Where a node is, and how it is called there, as far as it is known."""
+    called = node.dns_name or node.name
+    return f"{node.country} ({called})" if node.country else called
 
 
 def complete(session: Session, operation: Operation) -> bool:
