@@ -43,6 +43,7 @@ if MISSING is None:
 
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         drift,
+        drift_answer,
         looks,
         meanwhile,
         node_operations,
@@ -216,7 +217,7 @@ class ActionModule(RegistryAction):
             )
             if "has_drift" not in answer:
                 raise AgentFailed(str(answer.get("msg", "no answer")))
-            return answer
+            return drift_answer.understood(answer)
 
         return ask
 

@@ -45,6 +45,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.result
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     effective,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.visible_text import visible
 
 #: Differences that are told in sentences.
 _MOST_TOLD = 10
@@ -211,7 +212,7 @@ def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:
     told += [f"{one['interface']}: {_peer(one)} is unknown" for one in found["unknown_peers"]]
     more = found["summary"]["total_issues"] - _MOST_TOLD
     return [
-        *(f"{node.name}: {text}" for text in told[:_MOST_TOLD]),
+        *(visible(f"{node.name}: {text}", 500) for text in told[:_MOST_TOLD]),
         *([f"{node.name}: and {more} more"] if more > 0 else []),
     ]
 
