@@ -47,9 +47,9 @@ def _processes() -> Iterator[int]:
             if path == "/" or controllers not in _BY_SYSTEMD:
                 continue
             # Where systemd uses version 1, the group of version 2 is not mounted here.
-            with suppress(FileNotFoundError):
-                with open(f"{_BY_SYSTEMD[controllers]}{path}/cgroup.procs", encoding="ascii") as pids:
-                    yield from map(int, pids)
+            processes = f"{_BY_SYSTEMD[controllers]}{path}/cgroup.procs"
+            with suppress(FileNotFoundError), open(processes, encoding="ascii") as pids:
+                yield from map(int, pids)
 
 
 if __name__ == "__main__":
