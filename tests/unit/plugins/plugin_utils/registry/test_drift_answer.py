@@ -1,4 +1,4 @@
-"""What an agent answers to a look: a report, or an error of its node; whoever is root there may have it say anything."""
+"""What an agent answers to a look: a report, or an error of its node. Who is root there may have it say anything."""
 
 from __future__ import annotations
 

@@ -36,7 +36,11 @@ def test_of_what_ssh_says_what_matters(text: str, told: str) -> None:
 
 
 def test_of_what_a_node_says_all_of_it_on_one_line_that_can_be_shown() -> None:
-    told = {"name": "wg1", "changed": False, "error": "the hook failed: no\n  way\x1b[2J (undone)" + "!" * 5000}
+    told = {
+        "name": "wg1",
+        "changed": False,
+        "error": "the hook failed: no\n  way\x1b[2J (undone)" + "!" * 5000,
+    }
     error = of_instance(told, {}).error
     assert error is not None
     assert error.startswith("the hook failed: no way\\u001b[2J (undone)!!")
