@@ -23,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
     addresses_of,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.counted import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.fleet_report import LISTS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
     on_node,
@@ -190,11 +191,6 @@ def take_report(operation: Operation) -> dict[str, Any] | None:
     found: dict[str, Any] | None = progress.pop("report", None)
     operation.progress = progress
     return found
-
-
-def counted(number: int, what: str) -> str:
-    """``1 peer``, ``2 peers``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:
