@@ -169,7 +169,8 @@ def test_a_front_that_outlives_the_agent_is_ended_and_nothing_else(fleet: Deploy
         f"main=$(systemctl show --value --property=MainPID {SERVICE}); "
         "group=/sys/fs/cgroup$(sed -n 's/^0:://p; s,^[0-9]*:name=systemd:,/systemd,p' /proc/$main/cgroup | head -1); "
         "for user in vpnfleet-agent root; do "
-        "setpriv --reuid=$user --clear-groups sleep 600 >/dev/null 2>&1 & echo $! | tee $group/cgroup.procs; done; "
+        "setpriv --reuid=$user --clear-groups sleep 600 >/dev/null 2>&1 & pid=$!; "
+        'until [ "$(stat -c %U /proc/$pid)" = $user ]; do sleep 0.1; done; echo $pid | tee $group/cgroup.procs; done; '
         "kill -KILL $main; "
         # Until there is another one.
         f"until new=$(systemctl show --value --property=MainPID {SERVICE}) && [ $new != $main ] && [ $new != 0 ] && "
