@@ -24,8 +24,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     Teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_fields import FIELDS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import (
-    FIELDS,
     Change,
     apply_nodes,
     check_connection,
