@@ -29,7 +29,8 @@ def copy_registry(source: Session, target: Session) -> dict[str, int]:
     for table in tables:
         if table is not _AUDIT and target.execute(select(*table.primary_key.columns).limit(1)).first():
             raise Conflict(f"a registry is only copied into an empty one, and there are rows in {table.name}")
-    counts = {table.name: _copy(source, target, table) for table in tables}
+    # Names of tables are of a kind of text that is SQLAlchemy's own.
+    counts = {str(table.name): _copy(source, target, table) for table in tables}
     for table in tables:
         _set_next_id(source, target, table)
     return counts
