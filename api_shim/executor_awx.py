@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import httpx
 
+from api_shim.awx_api import Api, Away, Trouble, answer_of, object_of, refusal, shortened
 from api_shim.executor import Ended, Progress, Run, Tell
 from api_shim.settings import Settings
 
@@ -34,9 +34,6 @@ _SWITCHES = {
     "extra_vars": "ask_variables_on_launch",
     "job_type": "ask_job_type_on_launch",
 }
-_PAGE = 200
-# Of one look at the events: a job that makes more than these must not keep its status from being seen.
-_PAGES = 20
 
 
 @dataclass(frozen=True)
@@ -53,19 +50,6 @@ class Pace:
     events: float = 10  # for AWX to store the events of a job that has ended
 
 
-class _Trouble(Exception):
-    """Why a run cannot be made or seen to its end, as a person is told it."""
-
-
-class _Away(_Trouble):
-    """AWX cannot be reached, or cannot serve just now; `maybe_done`: it may have done what was asked for."""
-
-    def __init__(self, message: str, maybe_done: bool, retry_after: float = 0) -> None:
-        super().__init__(message)
-        self.maybe_done = maybe_done
-        self.retry_after = retry_after
-
-
 class AwxExecutor:
     """Launches a playbook's job template and follows the job."""
 
@@ -75,18 +59,13 @@ class AwxExecutor:
         self._run_timeout = settings.run_timeout
         self._templates: dict[str, int] = {}
         self._never = threading.Event()
-        self._client = httpx.Client(
-            base_url=_address(settings.awx_url),
-            headers={"Authorization": f"Bearer {_token(settings)}", "Accept": "application/json"},
-            timeout=self._pace.answer,
-            verify=_trust(settings),
-        )
+        self._api = Api(settings, self._pace.answer)
 
     def execute(self, run: Run, tell: Tell, cancelled: threading.Event) -> Ended:
         """Launch the job and follow it to its end; `cancelled` cancels it and waits until AWX has ended it."""
         try:
             return self._execute(run, tell, cancelled)
-        except _Trouble as trouble:
+        except Trouble as trouble:
             return Ended("error", message=str(trouble))
         except Exception as error:
             # Its text could hold anything that AWX or a header said.
@@ -95,7 +74,7 @@ class AwxExecutor:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._api.close()
 
     def _execute(self, run: Run, tell: Tell, cancelled: threading.Event) -> Ended:
         deadline = time.monotonic() + self._run_timeout
@@ -116,10 +95,10 @@ class AwxExecutor:
                 "error", published, f"AWX's job {job} was ended: it took over {self._run_timeout:g} s"
             )
         if status == "error":
-            told = _shortened(state.get("job_explanation")) or "AWX gives no reason"
+            told = shortened(state.get("job_explanation")) or "AWX gives no reason"
             return Ended("error", published, f"AWX's job {job} could not be run: {told}")
         # What fails before the playbook begins, such as an update of its inventory, has AWX's reason alone.
-        return Ended(status, published, "" if published else _shortened(state.get("job_explanation")))
+        return Ended(status, published, "" if published else shortened(state.get("job_explanation")))
 
     # Launching
 
@@ -135,7 +114,7 @@ class AwxExecutor:
         }
         newest: int | None = None
         template = 0
-        trouble = _Trouble("")
+        trouble = Trouble("")
         wait = 0.0
         for attempt in range(self._pace.attempts):
             if attempt:
@@ -148,37 +127,37 @@ class AwxExecutor:
                 template = self._template(run.playbook)
                 if newest is None:
                     newest = self._newest_job(template)
-                response = self._request("POST", f"job_templates/{template}/launch/", json=wanted)
+                response = self._api.request("POST", f"job_templates/{template}/launch/", json=wanted)
                 if response.status_code == 404:
                     # Deleted, perhaps made anew, since it was looked up.
                     self._templates.pop(run.playbook, None)
                     newest = None
-                    trouble = _Trouble(f"AWX has no job template {_name(run.playbook)!r} any more")
+                    trouble = Trouble(f"AWX has no job template {_name(run.playbook)!r} any more")
                     continue
                 return self._launched(response, run.playbook)
-            except _Away as away:
+            except Away as away:
                 trouble, wait = away, away.retry_after
                 if newest is not None and away.maybe_done:
                     found = self._find_launched(template, newest, wanted, away)
                     if found is not None:
                         return found
-        raise _Trouble(f"the job was not launched: {trouble}")
+        raise Trouble(f"the job was not launched: {trouble}")
 
     def _launched(self, response: httpx.Response, playbook: str) -> tuple[int, Mapping[str, Any]]:
         if response.status_code == 403:
-            raise _Trouble(
+            raise Trouble(
                 f"the user of VPNFLEET_AWX_TOKEN may not execute AWX's job template {_name(playbook)!r}: give it "
                 "the role Execute there, and the token the scope write"
             )
         if response.status_code != 201:
-            raise _Trouble(
+            raise Trouble(
                 f"AWX does not launch {_name(playbook)!r} ({response.status_code}): "
-                f"{_shortened(_refusal(response))}"
+                f"{shortened(refusal(response))}"
             )
-        answer = _object(response)
+        answer = object_of(response)
         job = answer.get("job")
         if not isinstance(job, int):
-            raise _Away("AWX's answer names no job", maybe_done=True)
+            raise Away("AWX's answer names no job", maybe_done=True)
         ignored = answer.get("ignored_fields") or {}
         return job, ignored if isinstance(ignored, Mapping) else {str(ignored): None}
 
@@ -187,14 +166,14 @@ class AwxExecutor:
         if known is not None:
             return known
         name = _name(playbook)
-        found = self._get("job_templates/", name=name)["results"]
+        found = self._api.listed("job_templates/", name=name)["results"]
         if not found:
-            raise _Trouble(
+            raise Trouble(
                 f"AWX shows the user of VPNFLEET_AWX_TOKEN no job template {name!r}: playbooks/awx.yml applies "
                 "the templates, and the user needs the role Execute on them"
             )
         if len(found) > 1:
-            raise _Trouble(
+            raise Trouble(
                 f"AWX has {len(found)} job templates {name!r}: keep the one that playbooks/awx.yml applies, and "
                 "rename the others or hide them from the user of VPNFLEET_AWX_TOKEN"
             )
@@ -202,22 +181,22 @@ class AwxExecutor:
         return self._templates[playbook]
 
     def _newest_job(self, template: int) -> int:
-        found = self._get("jobs/", job_template=template, order_by="-id", page_size=1)["results"]
+        found = self._api.listed("jobs/", job_template=template, order_by="-id", page_size=1)["results"]
         return int(found[0]["id"]) if found else 0
 
     def _find_launched(
-        self, template: int, newest: int, wanted: Mapping[str, Any], lost: _Away
+        self, template: int, newest: int, wanted: Mapping[str, Any], lost: Away
     ) -> tuple[int, Mapping[str, Any]] | None:
         """The job of a launch that got no answer, by its operations.
 
         AWX may still be at it: the job is looked for until a while has passed. Not even a cancelled run may leave one.
-        Raises _Trouble when AWX does not say.
+        Raises Trouble when AWX does not say.
         """
         deadline = time.monotonic() + self._pace.settling
         while True:
             unknown = False
             try:
-                for job in self._newer("jobs/", "id", newest, job_template=template):
+                for job in self._api.newer("jobs/", "id", newest, job_template=template):
                     if _operations(job) == wanted["extra_vars"]["operations"]:
                         # Its list of ignored fields is lost with the answer.
                         differing = {
@@ -226,13 +205,13 @@ class AwxExecutor:
                             if field != "extra_vars" and job.get(field) != value
                         }
                         return int(job["id"]), differing
-            except _Away:
+            except Away:
                 unknown = True
             if time.monotonic() > deadline:
                 break
             self._never.wait(self._pace.first_poll)
         if unknown:
-            raise _Trouble(
+            raise Trouble(
                 f"{lost}; whether it launched the job cannot be seen, so it is not launched again now"
             )
         return None
@@ -262,26 +241,26 @@ class AwxExecutor:
                 counter = self._tell_events(job, counter, tell)
                 if state.get("status") in _FINAL:
                     return state, counter, late
-            except _Away as away:
+            except Away as away:
                 if time.monotonic() - seen > self._pace.patience:
-                    raise _Trouble(f"{away}; what became of its job {job} is not known") from None
+                    raise Trouble(f"{away}; what became of its job {job} is not known") from None
             if ending and time.monotonic() - seen > self._pace.patience:
-                raise _Trouble(f"AWX has not ended its job {job}, which was cancelled")
+                raise Trouble(f"AWX has not ended its job {job}, which was cancelled")
             # Once it is set, `cancelled` no longer waits.
             (self._never if ending else cancelled).wait(pause)
             pause = min(self._pace.slowest_poll, pause * 1.3)
 
     def _job(self, job: int) -> dict[str, Any]:
-        response = self._request("GET", f"jobs/{job}/")
+        response = self._api.request("GET", f"jobs/{job}/")
         if response.status_code == 404:
-            raise _Trouble(f"AWX has no job {job} any more: it was deleted")
-        return _found(response)
+            raise Trouble(f"AWX has no job {job} any more: it was deleted")
+        return answer_of(response)
 
     def _cancel(self, job: int) -> bool:
         """405: it has ended already."""
-        response = self._request("POST", f"jobs/{job}/cancel/")
+        response = self._api.request("POST", f"jobs/{job}/cancel/")
         if response.status_code not in (202, 405):
-            raise _Trouble(
+            raise Trouble(
                 f"AWX does not cancel its job {job} for the user of VPNFLEET_AWX_TOKEN ({response.status_code})"
             )
         return True
@@ -290,7 +269,7 @@ class AwxExecutor:
         """Tell the events after `counter`, and return the last one's. Nothing that fails here matters to the run."""
         try:
             wanted = ",".join(_STEPS)
-            for event in self._newer(f"jobs/{job}/job_events/", "counter", counter, event__in=wanted):
+            for event in self._api.newer(f"jobs/{job}/job_events/", "counter", counter, event__in=wanted):
                 counter = int(event["counter"])
                 step = _STEPS[event["event"]]
                 if step == "failed" and (event.get("event_data") or {}).get("ignore_errors"):
@@ -307,53 +286,11 @@ class AwxExecutor:
             self._never.wait(self._pace.first_poll / 4)
             try:
                 state = self._job(job)
-            except _Away:
+            except Away:
                 continue
         artifacts = state.get("artifacts")
         published = artifacts.get("vpnfleet") if isinstance(artifacts, dict) else None
         return published if isinstance(published, dict) else None
-
-    # Requests
-
-    def _newer(self, path: str, key: str, after: int, **filters: Any) -> Iterator[dict[str, Any]]:
-        """A list's objects whose `key` is higher than `after`, lowest first.
-
-        The answer's links to further pages are not followed: the token goes where the settings say.
-        """
-        for _ in range(_PAGES):
-            query = {**filters, f"{key}__gt": after, "order_by": key, "page_size": _PAGE}
-            answer = self._get(path, **query)
-            yield from answer["results"]
-            if not answer.get("next") or not answer["results"]:
-                return
-            after = int(answer["results"][-1][key])
-
-    def _get(self, path: str, **query: Any) -> dict[str, Any]:
-        """A list."""
-        answer = _found(self._request("GET", path, params=query))
-        if not isinstance(answer.get("results"), list):
-            raise _Away(f"the answer at /api/v2/{path} is none of AWX's", maybe_done=False)
-        return answer
-
-    def _request(self, method: str, path: str, **what: Any) -> httpx.Response:
-        """Raises _Away for what may be better a little later, and _Trouble for what will not."""
-        try:
-            response = self._client.request(method, f"/api/v2/{path}", **what)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Away(f"AWX cannot be reached: {_shortened(str(error))}", maybe_done=False) from None
-        except httpx.RequestError as error:
-            raise _Away(f"AWX did not answer: {type(error).__name__}", maybe_done=True) from None
-        status = response.status_code
-        if status == 401:
-            raise _Trouble("AWX does not know the token: VPNFLEET_AWX_TOKEN is wrong, revoked or expired")
-        if status == 429:
-            raise _Away("AWX takes no more requests just now (429)", False, _retry_after(response))
-        if status >= 500:
-            # The proxy before AWX may have lost an answer, and AWX fail after it has made the job.
-            raise _Away(f"AWX answers with an error ({status})", True, _retry_after(response))
-        if 300 <= status < 400:
-            raise _Trouble(f"AWX answers with a redirect ({status}): VPNFLEET_AWX_URL is not its own address")
-        return response
 
 
 def _no_one(progress: Progress) -> None:
@@ -362,64 +299,6 @@ def _no_one(progress: Progress) -> None:
 
 def _name(playbook: str) -> str:
     return f"vpnfleet {playbook}"
-
-
-def _address(url: str) -> httpx.URL:
-    try:
-        address = httpx.URL(url)
-    except httpx.InvalidURL:
-        address = httpx.URL()
-    if address.scheme not in ("https", "http") or not address.host or address.userinfo:
-        raise ValueError("VPNFLEET_AWX_URL must be AWX's address, such as https://awx.example.com")
-    return address
-
-
-def _token(settings: Settings) -> str:
-    token = settings.awx_token.get_secret_value()
-    # What is no header would be repeated in the error of whoever sends it.
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("VPNFLEET_AWX_TOKEN must be a token of AWX's: it is missing, or no token")
-    return token
-
-
-def _trust(settings: Settings) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=settings.awx_ca)
-    except OSError:  # which ssl.SSLError is
-        raise ValueError(f"VPNFLEET_AWX_CA: {settings.awx_ca} is no file of certificates") from None
-
-
-def _found(response: httpx.Response) -> dict[str, Any]:
-    if response.status_code == 403:
-        raise _Trouble(f"the user of VPNFLEET_AWX_TOKEN may not read {response.url.path} in AWX")
-    if response.status_code != 200:
-        raise _Trouble(
-            f"AWX answers {response.status_code} at {response.url.path}: VPNFLEET_AWX_URL may be wrong"
-        )
-    return _object(response)
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        # A proxy's page about maintenance comes as 200 too.
-        raise _Away(f"the answer at {response.url.path} is none of AWX's", maybe_done=True)
-    return answer
-
-
-def _refusal(response: httpx.Response) -> str:
-    try:
-        return json.dumps(response.json(), ensure_ascii=False)
-    except ValueError:
-        return "it gives no reason"
-
-
-def _retry_after(response: httpx.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdecimal() else 0
 
 
 def _operations(job: Mapping[str, Any]) -> Any:
@@ -439,8 +318,3 @@ def _ignored_message(playbook: str, ignored: Mapping[str, Any]) -> str:
         f"AWX's job template {_name(playbook)!r} ignores {fields}, so its job was cancelled: {remedy}, "
         "or run playbooks/awx.yml"
     )
-
-
-def _shortened(text: Any, length: int = 300) -> str:
-    told = " ".join(str(text or "").split())
-    return told if len(told) <= length else told[: length - 1] + "…"

@@ -11,7 +11,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
     LONGEST_LOCAL_PART,
     OTHERWISE,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import COUNTRY as _COUNTRY
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_fields import (
+    COUNTRY as _COUNTRY,
+)
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _LABELS = rf"{_LABEL}(?:\.{_LABEL})*"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.fernet import Fernet
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
@@ -121,3 +122,15 @@ class Place:
 def a_key() -> str:
     """A fresh encryption key."""
     return Fernet.generate_key().decode()
+
+
+@pytest.fixture
+def place(database_url: str, tmp_path: Path) -> Place:
+    """A database without a schema, on SQLite and on PostgreSQL."""
+    return Place(database_url, (a_key(),), tmp_path)
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str, tmp_path: Path) -> Place:
+    """For what has nothing to do with the database."""
+    return Place(sqlite_url, (a_key(),), tmp_path)

@@ -161,7 +161,8 @@ def test_a_run_waits_for_the_one_before(lab: Lab, node: Node) -> None:
     wait_for(node, "test -e /run/held")
     with tempfile.TemporaryDirectory() as folder:
         process = start_play(lab, node, [task("real", "wg_instance", CHANGED)], Path(folder))
-        time.sleep(4)
+        wait_for(node, "pgrep '^python'")
+        time.sleep(1)  # it asks for the lock at once, and would have done its work by then
         waiting = process.poll() is None
         meanwhile = read_state(node)
         node.run(["rm", "/run/held"])

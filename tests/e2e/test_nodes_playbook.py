@@ -25,7 +25,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes 
     described,
     list_nodes,
 )
+from tests.e2e import registry_run
 from tests.e2e.registry_run import Place, Run, a_key
+
+place = registry_run.place
+sqlite = registry_run.sqlite
 
 WRITE = "Write the nodes into the registry"
 UPDATE = "Bring schema and secrets up to date"
@@ -38,18 +42,6 @@ FLEET = [
     },
     {"name": "nl1.example.com", "country": "NL", "ip_pool_cidr": "10.65.0.0/16", "enabled": False},
 ]
-
-
-@pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Place:
-    """A database without a schema, on SQLite and on PostgreSQL."""
-    return Place(database_url, (a_key(),), tmp_path)
-
-
-@pytest.fixture
-def sqlite(sqlite_url: str, tmp_path: Path) -> Place:
-    """For what has nothing to do with the database."""
-    return Place(sqlite_url, (a_key(),), tmp_path)
 
 
 def apply(place: Place, nodes: Any, *arguments: str, **environment: str) -> Run:

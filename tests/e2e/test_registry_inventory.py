@@ -13,23 +13,15 @@ from sqlalchemy import text
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base, Node
+from tests.e2e import registry_run
 from tests.e2e.registry_run import Place, Run, a_key
 from tests.lab.fleet import ROOT
 
+place = registry_run.place
+sqlite = registry_run.sqlite
+
 PLUGIN = "vpnfleet.wireguard.registry"
 PRODUCTION = ROOT / "inventories" / "production"
-
-
-@pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Place:
-    """A database without a schema, on SQLite and on PostgreSQL."""
-    return Place(database_url, (a_key(),), tmp_path)
-
-
-@pytest.fixture
-def sqlite(sqlite_url: str, tmp_path: Path) -> Place:
-    """For what has nothing to do with the database."""
-    return Place(sqlite_url, (a_key(),), tmp_path)
 
 
 @pytest.fixture

@@ -163,6 +163,27 @@ def test_its_processes_have_few_rights(fleet: Deployment) -> None:
     assert shown == [f"root {few} {few}", f"vpnfleet-agent {nothing} {nothing}"]
 
 
+def test_a_front_that_outlives_the_agent_is_ended_and_nothing_else(fleet: Deployment) -> None:
+    # As one that has taken back that the kernel ends it with the agent; and as a wireguard-go that a call has started.
+    script = (
+        f"main=$(systemctl show --value --property=MainPID {SERVICE}); "
+        "group=/sys/fs/cgroup$(sed -n 's/^0:://p; s,^[0-9]*:name=systemd:,/systemd,p' /proc/$main/cgroup | head -1); "
+        "for user in vpnfleet-agent root; do "
+        "setpriv --reuid=$user --clear-groups sleep 600 >/dev/null 2>&1 & pid=$!; "
+        'until [ "$(stat -c %U /proc/$pid)" = $user ]; do sleep 0.1; done; echo $pid | tee $group/cgroup.procs; done; '
+        "kill -KILL $main; "
+        # Until there is another one.
+        f"until new=$(systemctl show --value --property=MainPID {SERVICE}) && [ $new != $main ] && [ $new != 0 ] && "
+        f"systemctl is-active --quiet {SERVICE}; do sleep 0.1; done"
+    )
+    front, other = fleet.node.run(["timeout", "60", "sh", "-c", script]).stdout.split()
+    try:
+        found = fleet.node.run(["ps", "-o", "stat=,user:20=", "-p", f"{front},{other}"], check=False).stdout
+        assert [line.split()[1] for line in found.splitlines() if line[0] != "Z"] == ["root"]
+    finally:
+        fleet.node.run(["kill", other], check=False)
+
+
 def test_the_directory_of_wireguard_is_made_and_not_changed(fleet: Deployment) -> None:
     stat = ["stat", "-c", "%a %U:%G", "/etc/wireguard"]
     assert fleet.node.run(stat).stdout == "700 root:root\n"

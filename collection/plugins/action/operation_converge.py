@@ -26,6 +26,7 @@ if MISSING is None:
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import (
         first_line,
         of_instance,
+        on_one_line,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import (
@@ -126,8 +127,9 @@ def _outcomes(jobs: Sequence[Job], answer: dict[str, Any]) -> dict[str, Outcome]
 def _shown(answer: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {key: answer[key] for key in ("changed", "diff", "instances") if key in answer}
     shown.setdefault("changed", False)
-    warnings = list(answer.get("warnings", ()))
-    warnings += [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
+    told = list(answer.get("warnings", ()))
+    told += [f"{one['name']}: {one['error']}" for one in answer.get("instances", ()) if one.get("error")]
+    warnings = [on_one_line(str(one)) for one in told]
     if answer.get("failed") and not warnings:
         warnings = [first_line(str(answer.get("msg", "the module failed")))]
     return {**shown, "reached": True, **({"warnings": warnings} if warnings else {})}

@@ -43,6 +43,7 @@ if MISSING is None:
 
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
         drift,
+        drift_answer,
         looks,
         meanwhile,
         node_operations,
@@ -216,7 +217,7 @@ class ActionModule(RegistryAction):
             )
             if "has_drift" not in answer:
                 raise AgentFailed(str(answer.get("msg", "no answer")))
-            return answer
+            return drift_answer.understood(answer)
 
         return ask
 
@@ -264,11 +265,14 @@ class ActionModule(RegistryAction):
 
     def _mend(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         # Nothing of it is needed to look.
-        from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import reconcile
+        from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import (
+            left_undone,
+            reconcile,
+        )
 
         with self._writing() as session:
             node, operation = self._mine(session, task_vars)
-            reconcile.complete_transfers(session, operation, node)
+            left_undone.complete_transfers(session, operation, node)
             switches = reconcile.switches(operation)
             wanted = drift.wanted(session, node)
         outcome, answer = self._call_drift(wanted, switches, task_vars)
@@ -276,13 +280,13 @@ class ActionModule(RegistryAction):
             return self._end(task_vars, outcome, None, answer)
         with self._writing() as session:
             node, operation = self._mine(session, task_vars)
-            reconcile.complete_transfers(session, operation, node)
+            left_undone.complete_transfers(session, operation, node)
             planned = reconcile.repairs(session, operation, node, wanted, answer)
         done, second = self._call_instance([repair.wanted for repair in planned], switches, task_vars)
         told = {one["name"]: one for one in second.get("instances", ())}
         with self._writing() as session:
             node, operation = self._mine(session, task_vars)
-            reconcile.complete_transfers(session, operation, node)
+            left_undone.complete_transfers(session, operation, node)
             reconcile.settle_repairs(session, operation, node, done, planned, answer)
             report = reconcile.report(operation, answer, planned, done, told)
             in_registry = stages.changed(operation)

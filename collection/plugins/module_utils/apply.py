@@ -23,7 +23,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file imp
     render_peers_for_wg,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     AdoptUnit,
     CreateLink,
     DeleteLink,
@@ -41,8 +43,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     StopUnit,
     WriteFile,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
 
 # `wg set` takes many peers in one call; argv and the descriptors of preshared keys bound how many.
 PEERS_PER_CALL = 200

@@ -26,14 +26,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import new_private_key
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.ownership import is_foreign
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
-    CreateLink,
-    SetDevice,
-    StartUnit,
-    Step,
-    plan,
-    target,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan, target
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import (
     Node,
     free_port,
@@ -47,6 +40,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import s
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import HERE, Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Unit
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
+    CreateLink,
+    SetDevice,
+    StartUnit,
+    Step,
+)
 
 # The kernel does more than it is told: with an interface's last IPv4 address go all its IPv4 routes. What the first
 # pass leaves is done by the second; what is left then is a failure.

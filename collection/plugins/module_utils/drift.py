@@ -9,12 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
-    check_interface_address,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import (
-    states_of,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import check_interface_address
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import states_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
     DEFAULT_CONFIG_DIR,
     PEER_LABELS,
@@ -43,7 +39,14 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import Source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
 
-ENTRIES = ("unknown_peers", "missing_peers", "mismatched_peers", "interface_issues")
+# The lists of an answer, and what the number of each is called in its summary.
+COUNTS = {
+    "unknown_peers": "unknown_count",
+    "missing_peers": "missing_count",
+    "mismatched_peers": "mismatched_count",
+    "interface_issues": "interface_count",
+}
+ENTRIES = tuple(COUNTS)
 # What an interface may be asked to be. "any": it is somebody else's to say, and it is not even read.
 STATES = ("present", "absent", "any")
 FIELDS = ("interface", "state", "peers", "public_key", "listen_port", "addresses", "mtu")
@@ -372,10 +375,7 @@ def compare_all(
     numbers = {kind: len(answer[kind]) for kind in ENTRIES}
     answer["has_drift"] = any(numbers.values())
     answer["summary"] = {
-        "unknown_count": numbers["unknown_peers"],
-        "missing_count": numbers["missing_peers"],
-        "mismatched_count": numbers["mismatched_peers"],
-        "interface_count": numbers["interface_issues"],
+        **{COUNTS[kind]: number for kind, number in numbers.items()},
         "total_issues": sum(numbers.values()),
     }
     return answer, states

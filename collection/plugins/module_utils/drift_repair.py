@@ -8,13 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
-    first_overlap,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import (
-    Outcome,
-    converge,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import first_overlap
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Outcome, converge
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import (
     DEFAULT_CONFIG_DIR,
     Desired,
@@ -30,15 +25,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     lost_routes,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
-    peer_changes,
-    same_peer,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import peer_changes, same_peer
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import read_node
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import (
-    bound,
-    diffs,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import bound, diffs
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.second_reading import require_whole
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
 

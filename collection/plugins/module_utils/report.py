@@ -11,6 +11,18 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import KEY_PATTERN, fingerprint
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+    peer_changes,
+    replace_endpoint,
+    route_changes,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    InterfaceState,
+    Link,
+    Peer,
+    Route,
+    Unit,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     AdoptUnit,
     CreateLink,
     DeleteLink,
@@ -27,16 +39,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     Step,
     StopUnit,
     WriteFile,
-    peer_changes,
-    replace_endpoint,
-    route_changes,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
-    InterfaceState,
-    Link,
-    Peer,
-    Route,
-    Unit,
 )
 
 # So many peers of one interface are spelt out in a diff; more are counted.

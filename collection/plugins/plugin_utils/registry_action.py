@@ -121,12 +121,10 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
         )
         try:
             answer: dict[str, Any] = execute() if limit is None else _within(limit, name, execute)
-        except TimeoutError:
-            return module_answers.failed(f"the node has not answered within {limit:g} s"), {}
         except AnsibleConnectionFailure as error:
             return module_answers.unreachable(str(error)), {}
         except AnsibleError as error:
-            # Such as a password for sudo that is missing. Nothing was done; another node may have to know.
+            # Such as a password for sudo that is missing, or no answer in time. Another node may have to know.
             return module_answers.failed(str(error)), {}
         return Outcome(stages.DONE), answer
 
@@ -159,7 +157,10 @@ class RegistryAction(ActionBase):  # type: ignore[misc]
 
 
 def _within(limit: float, name: str, execute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What it returns or raises; TimeoutError after `limit` seconds, and then the programs that it has started are
+    """What it returns or raises; AnsibleError after `limit` seconds, and then the programs that it has started are
     ended."""
     (done,) = each([(name, execute)], 1, limit, limit)
-    return done.value()
+    try:
+        return done.value()
+    except TimeoutError:
+        raise AnsibleError(f"the node has not answered within {limit:g} s") from None

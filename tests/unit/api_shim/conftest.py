@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog
 from _pytest.logging import LogCaptureHandler
 from cryptography.fernet import Fernet
-from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    open_registry,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Base
 from api_shim import logs
 from api_shim.service import Service
 from api_shim.settings import Settings
+from tests.postgres.opened import opened
 from tests.unit.api_shim.edge import Edge, make_edge
 
 
@@ -43,25 +37,14 @@ def settings() -> Settings:
     return Settings()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def service(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
-) -> Iterator[Service]:
+@pytest.fixture
+def service(registry_url: str, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Service]:
     """An empty registry, and what serves it."""
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("sqlite_with_schema"), tmp_path / "registry.sqlite3")
-        registry = open_registry(f"sqlite:///{tmp_path}/registry.sqlite3", pooled=True)
-        # No test here is about a power cut.
-        event.listen(registry.engine, "connect", lambda made, _: made.execute("PRAGMA synchronous = OFF"))
-    else:
-        registry = open_registry(request.getfixturevalue("postgres_with_schema"), pooled=True)
+    registry = opened(registry_url)
     made = Service(settings, registry)
     yield made
     made.keys.close()
-    with registry.write() as session:
-        for table in reversed(Base.metadata.sorted_tables):
-            session.execute(table.delete())
     registry.close()
 
 

@@ -1,7 +1,7 @@
 """A worker in a process of its own, for tests of several: `python -m … FOLDER`.
 
 Its runs are of looks at nodes, and find nothing out; each leaves a file in the folder, and begins when there is one
-called `go`. It ends with its stdin.
+called `go`. So does each time that it has looked for work. It ends with its stdin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.databa
     Registry,
     open_registry,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node, new_id
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from api_shim.executor import Ended, Run, Tell
 from api_shim.settings import Settings
@@ -51,10 +51,21 @@ class Looking:
         """Nothing is held."""
 
 
+class Telling(Worker):
+    """Tells when it has looked for work."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        super().__init__(registry, Looking(registry, folder), Settings())
+        self._folder = folder
+
+    def _begin_batches(self) -> None:
+        super()._begin_batches()
+        (self._folder / f"looked-{os.getpid()}-{new_id()}").touch()
+
+
 def main() -> None:
     """As the module says."""
-    registry = open_registry()
-    worker = Worker(registry, Looking(registry, Path(sys.argv[1])), Settings())
+    worker = Telling(open_registry(), Path(sys.argv[1]))
     worker.start()
     sys.stdin.read()
     worker.stop(30)

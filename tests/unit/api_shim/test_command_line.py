@@ -24,15 +24,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A registry with its schema, in the environment."""
-    monkeypatch.setenv("VPNFLEET_DATABASE_URL", database_url)
+def url(registry_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty registry, in the environment."""
+    monkeypatch.setenv("VPNFLEET_DATABASE_URL", registry_url)
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
     monkeypatch.setenv("VPNFLEET_ACTOR", "carol")
-    registry = open_registry(database_url, schema_required=False)
-    registry.upgrade()
-    registry.close()
-    return database_url
+    return registry_url
 
 
 def test_keys_are_made_listed_and_revoked(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 from api_shim.problems import shape_of
+from tests.unit.api_shim import on_sqlite
 from tests.unit.api_shim.edge import Edge
+
+registry_url = on_sqlite.registry_url
 
 
 def test_every_call_says_what_can_come(edge: Edge) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 from fastapi import Request
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    Registry,
-    open_registry,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     ApiKey,
     Operation,
@@ -23,14 +19,15 @@ from api_shim import idempotency
 from api_shim.idempotency import Call
 from api_shim.key_ring import Caller
 from api_shim.problems import Problem
+from tests.postgres.opened import opened
 
 WHO = Caller("key-1", "billing", frozenset(["billing"]))
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+def registry(sqlite_registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    made = open_registry(f"sqlite:///{tmp_path}/registry.sqlite3")
+    made = opened(sqlite_registry_url)
     with made.write() as session:
         for number in (1, 2):
             session.add(ApiKey(id=f"key-{number}", name=f"billing{number}", key_hash=str(number), scopes=[]))

@@ -10,8 +10,11 @@ import structlog
 
 from api_shim import logs
 from api_shim.settings import Settings
+from tests.unit.api_shim import on_sqlite
 from tests.unit.api_shim.edge import INSTANCE, Edge
 from tests.unit.plugins.plugin_utils.registry.rows import any_key
+
+registry_url = on_sqlite.registry_url
 
 KEY = any_key()
 OURS = "vpf_" + "aB3_-" * 8 + "xyz"

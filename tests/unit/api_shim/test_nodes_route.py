@@ -54,6 +54,12 @@ HOSTILE = [
 ]
 
 
+def test_a_letter_that_is_escaped_is_a_letter(edge: Edge) -> None:
+    answer = edge.call("PUT", "/api/nodes/{node_id}", content=b'{"country": "\\u00d6sterreich"}')
+    assert answer.json()["data"]["country"] == "Österreich"
+    assert edge.call("GET", "/api/nodes/{node_id}").json()["data"]["country"] == "Österreich"
+
+
 def test_the_seeds_update(edge: Edge) -> None:
     body = {
         "name": NODE,

@@ -50,7 +50,7 @@ def settings() -> Settings:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("service", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("registry_url", ["sqlite"], indirect=True)
 def test_whatever_is_sent(edge: Edge, tmp_path: Path) -> None:
     (tmp_path / "formats.py").write_text(FORMATS, encoding="utf-8")
     # A key that was another call's is no mistake of the document.

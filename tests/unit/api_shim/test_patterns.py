@@ -15,7 +15,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names 
     check_instance_name,
     check_node_name,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import FIELDS
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_fields import FIELDS
 from api_shim.routes import patterns
 from api_shim.routes.nodes import NodeFields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controll
 
 controller = registry_fixtures.controller
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def runs(folder: Path) -> int:
+    return len(list(folder.glob("run-*")))
+
+
+def looked(folder: Path) -> Counter[str]:
+    """How often each replica has looked for work."""
+    return Counter(path.name.split("-")[1] for path in folder.glob("looked-*"))
 
 
 def test_those_who_ask_two_replicas_at_once_share_a_run(controller: Controller, tmp_path: Path) -> None:
@@ -40,13 +49,15 @@ def test_those_who_ask_two_replicas_at_once_share_a_run(controller: Controller, 
             stack.callback(replica.wait, 60)
             assert replica.stdin is not None
             stack.callback(replica.stdin.close)
-        until(lambda: len(list(folder.iterdir())) == 1)
+        until(lambda: len(looked(folder)) == 2 and runs(folder) == 1)
         ids += [submit(registry, "drift") for _ in range(5)]
-        time.sleep(3)  # so that the other one has looked for work
-        assert len(list(folder.iterdir())) == 1
+        before = looked(folder)
+        # Whoever was in the middle of it has looked once more.
+        until(lambda: all(looked(folder)[pid] >= times + 2 for pid, times in before.items()))
+        assert runs(folder) == 1
         (folder / "go").touch()
         until(all_ended(registry, ids, "failed"))
-        assert len(list(folder.iterdir())) == 2
+        assert runs(folder) == 1
     with registry.read() as session:
         answers = [looks.result_of(session, session.get_one(Operation, number)) for number in ids]
         nodes = [one.request["node"] for one in session.scalars(select(Operation)) if one.node_id is not None]

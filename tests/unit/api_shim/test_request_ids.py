@@ -7,7 +7,10 @@ import uuid
 
 import pytest
 
+from tests.unit.api_shim import on_sqlite
 from tests.unit.api_shim.edge import Edge
+
+registry_url = on_sqlite.registry_url
 
 
 @pytest.mark.parametrize("path", ["/", "/nix", "/api/nodes", "/metrics", "/docs", "/openapi.json", "/readyz"])

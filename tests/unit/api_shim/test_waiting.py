@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +12,19 @@ from cryptography.fernet import Fernet
 from sqlalchemy import event
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    Registry,
-    open_registry,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation, new_id
 from api_shim.waiting import Waiting, is_answered
+from tests.postgres.opened import opened
 
 LONG = 20.0
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+def registry(sqlite_registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    return open_registry(f"sqlite:///{tmp_path}/registry.sqlite3")
+    return opened(sqlite_registry_url)
 
 
 def add(registry: Registry, **fields: Any) -> str:

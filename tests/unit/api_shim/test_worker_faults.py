@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import update
@@ -99,12 +99,15 @@ def test_what_is_at_work_stays_its_own_while_it_stops(executor: Plays) -> None:
     number = submit(registry, "disconnect", instance=ALICE)
 
     seen: list[list[queue.Batch]] = []
+    workers: list[Worker] = []
 
     def long(_run: Run, _cancelled: threading.Event) -> None:
         mine = row(registry, number).owner
         own(ELSEWHERE)  # as another machine sees it: the lease alone tells that it is at work
         begun.set()
-        time.sleep(8)
+        until(lambda: bool(workers) and workers[0].problem() == "the worker stops")
+        held = lease()
+        until(lambda: lease() > held)
         with registry.write() as session:
             seen.append(queue.claim(session, process_token(1), timedelta(seconds=60), [], 10))
         own(mine)
@@ -113,8 +116,14 @@ def test_what_is_at_work_stays_its_own_while_it_stops(executor: Plays) -> None:
         with registry.write() as session:
             session.execute(update(Operation).where(Operation.id == number).values(owner=token))
 
+    def lease() -> datetime:
+        until_when = row(registry, number).lease_until
+        assert until_when is not None
+        return until_when
+
     executor.instead = long
     with working(executor, lease_seconds=5) as worker:
+        workers.append(worker)
         assert begun.wait(30)
         worker.stop(60)
     assert seen == [[]]

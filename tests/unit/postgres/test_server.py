@@ -14,9 +14,14 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy
+from cryptography.fernet import Fernet
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
 from tests.postgres import server as server_module
+from tests.postgres.opened import opened
 from tests.postgres.server import PORT, ROLE, PostgresError, PostgresServer, throw_away_server
+from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node
 
 ROOT = Path(__file__).resolve().parents[3]
 # Makes a server, says where it is, and waits to be killed.
@@ -52,6 +57,18 @@ def test_every_test_has_an_empty_database(database_url: str, turn: int) -> None:
     assert tables(database_url) == []
     execute(database_url, f"CREATE TABLE of_turn_{turn} (id INTEGER)")
     assert tables(database_url) == [f"of_turn_{turn}"]
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_every_test_has_an_empty_registry(
+    registry_url: str, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
+    registry = opened(registry_url)
+    with registry.write() as session:
+        assert session.scalars(sqlalchemy.select(Node.name)).all() == []
+        add_instance(session, add_node(session, f"node{turn}"), peers=2)
+    registry.close()
 
 
 def test_the_url_names_the_database_it_is_for(database_url: str, request: pytest.FixtureRequest) -> None:

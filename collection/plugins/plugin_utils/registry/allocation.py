@@ -1,7 +1,7 @@
 # Copyright (c) 2026, vpnfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which node, port, subnet and addresses are free; which networks nobody else has.
+"""Which node, port, subnet and addresses are free.
 
 All of it is for use within `Registry.write`: there is one writer at a time, so what is free stays free until it is
 taken by a row in the same transaction. Nothing is taken here.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,13 +19,8 @@ from netaddr import IPAddress, IPNetwork
 from sqlalchemy import CompoundSelect, String, Subquery, case, cast, func, literal, select, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import (
-    check_allowed_ip,
-    covered,
-    first_overlap,
-    network,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import network
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.counted import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Conflict,
     Full,
@@ -65,8 +60,8 @@ class Place:
 def find_place(
     session: Session, new_peers: int, node: Node | None = None, prefix_length: int | None = None
 ) -> Place:
-    """A place for a new instance with `new_peers` peers: on `node`, else on the first in the order of `choose_node`
-    that has a port and subnets left, too. Without `prefix_length` the subnet is as large as default_prefix_length says.
+    """A place for a new instance with `new_peers` peers: on `node`, else on the first of `nodes_with_room` that has a
+    port and subnets left, too. Without `prefix_length` the subnet is as large as default_prefix_length says.
 
     Raises Conflict (`node` is disabled), Full or Invalid (prefix_length).
     """
@@ -74,7 +69,7 @@ def find_place(
         require_room(session, node, new_peers)
         return _place_on(session, node, new_peers, prefix_length)
     reasons = []
-    for one in _nodes_with_room(session, new_peers):
+    for one in nodes_with_room(session, new_peers):
         try:
             return _place_on(session, one, new_peers, prefix_length)
         except (Full, Invalid) as error:
@@ -92,20 +87,16 @@ def _place_on(session: Session, node: Node, new_peers: int, prefix_length: int |
     most = (1 << 32 - length) - _NOT_FOR_PEERS
     if new_peers > most:
         raise Full(
-            f"a /{length} of node {node.name} has addresses for {_counted(most, 'peer')}, not for {new_peers}"
+            f"a /{length} of node {node.name} has addresses for {counted(most, 'peer')}, not for {new_peers}"
         )
     base = effective(None, node).listen_port_base
     return Place(node, free_port(session, node, base), subnet, free_subnet6(session, node))
 
 
-def choose_node(session: Session, new_peers: int) -> Node:
-    """The node that a new instance with `new_peers` peers goes to: of those that are enabled, have a weight and have
-    room, the one with the fewest peers for its weight. An instance without peers counts as one. Raises Full."""
-    return _nodes_with_room(session, new_peers)[0]
-
-
-def _nodes_with_room(session: Session, new_peers: int) -> list[Node]:
-    """At least one, the best first; else Full."""
+def nodes_with_room(session: Session, new_peers: int) -> list[Node]:
+    """Where a new instance with `new_peers` peers may go: nodes that are enabled, have a weight and have room, first
+    the one with the fewest peers for its weight. An instance without peers counts as one. Raises Full when there is
+    none."""
     load = _load()
     rows = session.execute(
         select(Node, func.coalesce(load.c.peers, 0), func.coalesce(load.c.weighs, 0)).outerjoin(
@@ -124,13 +115,13 @@ def _nodes_with_room(session: Session, new_peers: int) -> list[Node]:
             willing, key=lambda row: (_missing(row[0], row[1], new_peers), row[0].name)
         )
         raise Full(
-            f"no node has room for {_counted(new_peers, 'new peer')}: of {_counted(len(willing), 'node')} that "
+            f"no node has room for {counted(new_peers, 'new peer')}: of {counted(len(willing), 'node')} that "
             f"take new instances, {node.name} comes closest, with {peers} of at most {node.max_peers}: "
             f"{_missing(node, peers, new_peers)} too many"
         )
     disabled = sum(not node.enabled for node, _peers, _weighs in nodes)
     raise Full(
-        f"no node takes new instances: of {_counted(len(nodes), 'node')}, {disabled} disabled and "
+        f"no node takes new instances: of {counted(len(nodes), 'node')}, {disabled} disabled and "
         f"{len(nodes) - disabled} enabled with weight 0"
     )
 
@@ -148,7 +139,7 @@ def require_room(session: Session, node: Node, new_peers: int, instance: Instanc
     missing = _missing(node, peers, new_peers)
     if missing > 0:
         raise Full(
-            f"node {node.name} has no room for {_counted(new_peers, 'new peer')}: it has {peers} of at most "
+            f"node {node.name} has no room for {counted(new_peers, 'new peer')}: it has {peers} of at most "
             f"{node.max_peers}: {missing} too many"
         )
 
@@ -160,7 +151,7 @@ def _missing(node: Node, peers: int, new_peers: int) -> int:
 
 def _load(node: Node | None = None, but: Instance | None = None) -> Subquery:
     """By node (or of one): `peers`, and what its instances weigh together, without `but`."""
-    placed = _placed(node, but).subquery()
+    placed = placed_on(node, but).subquery()
     sizes = (
         # Counted by the column that the index has: SQLite then never looks at a peer's row.
         select(placed.c.node_id, func.count(Peer.instance_id).label("peers"))
@@ -176,7 +167,7 @@ def _load(node: Node | None = None, but: Instance | None = None) -> Subquery:
     )
 
 
-def _placed(node: Node | None = None, but: Instance | None = None) -> CompoundSelect[tuple[int, str]]:
+def placed_on(node: Node | None = None, but: Instance | None = None) -> CompoundSelect[tuple[int, str]]:
     """Instances by node, without `but`: those that are there, and those that are on their way in a transfer."""
     there = select(Instance.id.label("instance_id"), Instance.node_id.label("node_id"))
     coming = (
@@ -263,7 +254,7 @@ def _free_subnet(
 ) -> str:
     bits = 128 if pool.version == 6 else 32
     of_family = PeerAllowedIp.network.like("%:%") if bits == 128 else PeerAllowedIp.network.not_like("%:%")
-    placed = _placed(node).subquery()
+    placed = placed_on(node).subquery()
     texts = session.scalars(
         union_all(
             *(select(column) for column in columns),
@@ -301,7 +292,7 @@ def _lowest_gap(first: int, last: int, size: int, taken: Iterable[tuple[int, int
     return candidate if candidate + size - 1 <= last else None
 
 
-# ---- addresses and networks
+# ---- addresses
 
 
 def addresses_of(subnet: str, subnet6: str) -> tuple[str, str]:
@@ -344,116 +335,3 @@ def _host(number: int, bits: int) -> str:
     """As module_utils.addresses has it; netaddr would take a second for ten thousand peers."""
     family = socket.AF_INET if bits == 32 else socket.AF_INET6
     return f"{socket.inet_ntop(family, number.to_bytes(bits // 8, 'big'))}/{bits}"
-
-
-def check_networks(
-    session: Session, instance: Instance, wanted: Mapping[str, Sequence[object]]
-) -> dict[str, tuple[str, ...]]:
-    """The networks that new peers are to have behind them, in normal form, each once.
-
-    `wanted`: by what the peer is called in messages, such as `peers[0]`; a peer that the instance has already is
-    called by its public key, and what it has does not count. Raises Invalid for what is no network, and Conflict where
-    one overlaps with another peer's, the instance's own address, the node's pool outside of the instance's subnet or
-    what another instance on the node holds.
-    """
-    networks = {peer: _normal(peer, texts) for peer, texts in wanted.items()}
-    whose = [(text, peer) for peer, texts in networks.items() for text in texts]
-    overlap = first_overlap(whose)
-    if overlap:
-        (text, peer), (other_text, other) = overlap
-        raise Conflict(f"{text} ({peer}) overlaps with {other_text} ({other})")
-    own = [address.partition("/")[0] for address in addresses_of(instance.subnet, instance.subnet6)]
-    held = [(f"{address}/{128 if ':' in address else 32}", "the instance's own address") for address in own]
-    held += [
-        (text, f"peer {name[:60] or public_key}")
-        for text, name, public_key in session.execute(
-            select(PeerAllowedIp.network, Peer.name, Peer.public_key)
-            .join(Peer, Peer.id == PeerAllowedIp.peer_id)
-            .where(PeerAllowedIp.instance_id == instance.id)
-        )
-        if public_key not in networks
-    ]
-    _refuse_overlap(whose, held)
-    outside = _outside(instance, whose)
-    if outside:
-        node = session.get_one(Node, instance.node_id)
-        _refuse_overlap(outside, [*_pools(node), *networks_held(session, node, instance)])
-    return networks
-
-
-def check_move(session: Session, instance: Instance, node: Node) -> None:
-    """Make sure that what an instance has can be on `node` too. Raises Conflict where its subnets or its peers'
-    networks overlap with what others hold there, or its peers' networks with the node's pool."""
-    theirs = session.scalars(select(PeerAllowedIp.network).where(PeerAllowedIp.instance_id == instance.id))
-    outside = _outside(instance, [(text, f"a peer of {instance.name}") for text in theirs])
-    subnets = [(instance.subnet, instance.name), (instance.subnet6, instance.name)]
-    _refuse_overlap(outside, _pools(node))
-    _refuse_overlap([*subnets, *outside], networks_held(session, node, instance))
-
-
-def networks_held(session: Session, node: Node, but: Instance | None = None) -> list[tuple[str, str]]:
-    """The networks on a node and whose they are, without those of the instance `but`: subnets, also of what is still
-    to be taken down, and networks behind peers."""
-    placed = _placed(node, but).subquery()
-    here = Instance.id.in_(select(placed.c.instance_id))
-    instances: dict[int, tuple[str, str, str]] = {
-        number: (name, subnet, subnet6)
-        for number, name, subnet, subnet6 in session.execute(
-            select(Instance.id, Instance.name, Instance.subnet, Instance.subnet6).where(here)
-        )
-    }
-    held = [(text, name) for name, *subnets in instances.values() for text in subnets]
-    for name, interface, *subnets in session.execute(
-        select(Teardown.instance_name, Teardown.interface, Teardown.subnet, Teardown.subnet6).where(
-            Teardown.node_id == node.id
-        )
-    ):
-        if but is None or interface != but.interface:
-            held += [(text, name) for text in subnets]
-    for number, text in session.execute(
-        select(PeerAllowedIp.instance_id, PeerAllowedIp.network).join(
-            placed, placed.c.instance_id == PeerAllowedIp.instance_id
-        )
-    ):
-        name, subnet, subnet6 = instances[number]
-        if not covered(network(text), network(subnet6 if ":" in text else subnet)):
-            held.append((text, f"a peer of {name}"))
-    return held
-
-
-def _normal(peer: str, texts: Sequence[object]) -> tuple[str, ...]:
-    try:
-        found = [check_allowed_ip(text, f"{peer}.allowed_ips[{index}]") for index, text in enumerate(texts)]
-    except InvalidInput as error:
-        raise Invalid(error.field, error.problem) from None
-    return tuple(dict.fromkeys(found))
-
-
-def _outside(instance: Instance, whose: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those networks that are not within the instance's own subnets, which nobody else has a part of."""
-    subnet, subnet6 = network(instance.subnet), network(instance.subnet6)
-    return [
-        (text, owner)
-        for text, owner in whose
-        if not covered(network(text), subnet6 if ":" in text else subnet)
-    ]
-
-
-def _pools(node: Node) -> list[tuple[str, str]]:
-    """Out of them others get their subnets, now or later."""
-    return [(text, f"the pool of node {node.name}") for text in (node.ip_pool_cidr, node.ip6_pool_cidr)]
-
-
-def _refuse_overlap(wanted: Iterable[tuple[str, str]], held: Iterable[tuple[str, str]]) -> None:
-    """Raise Conflict when a network of one list (each with whose it is) overlaps with one of the other."""
-    mine, theirs = dict(wanted), dict(held)
-    overlap = first_overlap([(text, "mine") for text in mine] + [(text, "theirs") for text in theirs])
-    if overlap:
-        (text, side), (other_text, _other) = overlap
-        if side == "theirs":
-            text, other_text = other_text, text
-        raise Conflict(f"{text} ({mine[text]}) overlaps with {other_text} ({theirs[other_text]})")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

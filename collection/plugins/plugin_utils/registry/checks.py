@@ -41,9 +41,7 @@ def note(
 ) -> None:
     """Write down how a look or a reconcile of a node ended. `summary` has what differs, as reports have it; None when
     that is not known."""
-    session.add(_row(operation, node, outcome, summary))
-    session.flush()
-    _forget_old(session, [node.id])
+    note_all(session, [(operation, node, outcome, summary)])
 
 
 def note_all(

@@ -23,6 +23,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
     addresses_of,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.counted import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.fleet_report import LISTS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import (
     on_node,
@@ -45,6 +46,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.result
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     effective,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.visible_text import visible
 
 #: Differences that are told in sentences.
 _MOST_TOLD = 10
@@ -191,11 +193,6 @@ def take_report(operation: Operation) -> dict[str, Any] | None:
     return found
 
 
-def counted(number: int, what: str) -> str:
-    """``1 peer``, ``2 peers``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:
     """The drift in sentences, for whoever reads the output."""
     told = [
@@ -211,7 +208,7 @@ def _warnings(node: Node, found: Mapping[str, Any]) -> list[str]:
     told += [f"{one['interface']}: {_peer(one)} is unknown" for one in found["unknown_peers"]]
     more = found["summary"]["total_issues"] - _MOST_TOLD
     return [
-        *(f"{node.name}: {text}" for text in told[:_MOST_TOLD]),
+        *(visible(f"{node.name}: {text}", 500) for text in told[:_MOST_TOLD]),
         *([f"{node.name}: and {more} more"] if more > 0 else []),
     ]
 

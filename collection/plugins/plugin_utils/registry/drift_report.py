@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import fleet_report
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift import counted
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.counted import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_order import place
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_page import page
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import CHUNK

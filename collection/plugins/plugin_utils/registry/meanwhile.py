@@ -17,14 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import ENTRIES, Expected
-
-_COUNTS = {
-    "unknown_peers": "unknown_count",
-    "missing_peers": "missing_count",
-    "mismatched_peers": "mismatched_count",
-    "interface_issues": "interface_count",
-}
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import COUNTS, ENTRIES, Expected
 
 
 def unchanged(
@@ -56,6 +49,6 @@ def unchanged(
     numbers = dict(answer["summary"])
     for kind, found in kept.items():
         dropped = len(answer[kind]) - len(found)
-        numbers[_COUNTS[kind]] -= dropped
+        numbers[COUNTS[kind]] -= dropped
         numbers["total_issues"] -= dropped
     return {**answer, **kept, "has_drift": numbers["total_issues"] > 0, "summary": numbers}

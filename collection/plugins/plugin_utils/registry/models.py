@@ -4,7 +4,7 @@
 """The tables. docs/registry.md has them as a picture.
 
 Times are UTC. What is unique is so by constraint; what constraints cannot say (networks that overlap, a port that a
-teardown still holds) is checked by `allocation`, under the lock that every writing transaction takes.
+teardown still holds) is checked by `allocation` and `networks`, under the lock that every writing transaction takes.
 """
 
 # No `from __future__ import annotations`: SQLAlchemy would evaluate each annotation again, 35 ms in every step.

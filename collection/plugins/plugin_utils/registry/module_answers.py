@@ -13,6 +13,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.visible_text import visible
 
+_LONGEST = 2000
 # What Ansible says before what ssh says; the name is told already.
 _FOREWORD = re.compile(r".*\b(?:via|over) ssh:\s*(?:ssh:\s*)?(?=\S)")
 
@@ -22,7 +23,7 @@ def of_instance(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Ou
     if told is None:
         return failed(str(answer.get("msg", "no answer")))
     if told.get("error"):
-        return Outcome(stages.FAILED, error=str(told["error"]))
+        return Outcome(stages.FAILED, error=on_one_line(str(told["error"])))
     return Outcome(stages.DONE, bool(told["changed"]))
 
 
@@ -39,3 +40,8 @@ def unreachable(text: str) -> Outcome:
 def first_line(text: str) -> str:
     """What a person is told of a long text, which a node may have written: no escape sequence gets to a terminal."""
     return visible((text.strip().splitlines() or [""])[0], 500)
+
+
+def on_one_line(text: str) -> str:
+    """All of a text, which a node may have written, as far as a person reads."""
+    return visible(" ".join(text.split()), _LONGEST)

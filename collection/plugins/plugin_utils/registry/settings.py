@@ -116,17 +116,15 @@ def check_endpoint_allowed_ip(value: object, field: str) -> str | None:
 
 def check_weight(value: object, field: str) -> int:
     """A node's share of new instances; 0: it gets only those that ask for it."""
-    return _needed(_number(value, field, 0, LARGEST_WEIGHT), field)
+    weight = _number(value, field, 0, LARGEST_WEIGHT)
+    if weight is None:
+        raise Invalid(field, "is needed")
+    return weight
 
 
 def check_max_peers(value: object, field: str) -> int | None:
     """How many peers a node may have; None for no limit."""
     return _number(value, field, 0, _LARGEST_NUMBER)
-
-
-def check_prefix_length(value: object, field: str) -> int:
-    """How large the subnet of an instance is; whether it fits into a pool is seen when it is allocated."""
-    return _needed(_number(value, field, 1, LONGEST_PREFIX), field)
 
 
 def check_pool(value: object, field: str) -> str:
@@ -173,15 +171,6 @@ NODE_CHECKS: Mapping[str, Check] = MappingProxyType(
         "override_endpoint_allowed_ip": check_endpoint_allowed_ip,
     }
 )
-#: The settings of an instance, by column.
-INSTANCE_CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        "dns": check_dns,
-        "mtu": check_mtu,
-        "keepalive": check_keepalive,
-        "endpoint_allowed_ip": check_endpoint_allowed_ip,
-    }
-)
 
 
 def _first(own: T | None, override: T | None, default: T) -> T:
@@ -195,12 +184,6 @@ def _number(value: object, field: str, low: int, high: int) -> int | None:
         return int(integer(value, field, low, high))
     except InvalidInput as error:
         raise Invalid(error.field, error.problem) from None
-
-
-def _needed(value: int | None, field: str) -> int:
-    if value is None:
-        raise Invalid(field, "is needed")
-    return value
 
 
 def _network(value: object, field: str) -> str:

@@ -45,6 +45,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Peer,
     Teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.networks import check_move
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     Result,
     error,
@@ -74,7 +75,7 @@ def record(session: Session, operation: Operation) -> None:
     moves = target.id != instance.node_id
     if moves:
         allocation.require_room(session, target, _peer_count(session, instance), instance)
-        allocation.check_move(session, instance, target)
+        check_move(session, instance, target)
         # One that is disconnected may still be up where an earlier transfer could not take it down.
         if instance.state == "present" or teardown.find(session, target.id, instance.interface) is not None:
             stages.plan(operation, ARRIVE, target)
@@ -202,13 +203,16 @@ def result(session: Session, operation: Operation) -> Result:
     if not progress.get("moved"):
         message = f"Instance {instance.interface} of {instance.name} is on {target.name} already"
     else:
-        message = (
-            f"Instance transferred successfully to {target.country} ({target.dns_name}). "
-            "Please update your client configurations."
-        )
+        message = f"Instance transferred successfully to {_where(target)}. Please update your client configurations."
     if left:
         return still_to_take_down(message, 200, left, **details)
     return success(message, **details)
+
+
+def _where(node: Node) -> str:
+    """Where a node is, and how it is called there, as far as it is known."""
+    called = node.dns_name or node.name
+    return f"{node.country} ({called})" if node.country else called
 
 
 def complete(session: Session, operation: Operation) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import only_peers_differ
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import COUNTS, only_peers_differ
 
-#: By list of wg_drift's answer, what must be allowed for it to be repaired, and the name of its count.
-_PEERS = (
-    ("missing_peers", "reconcile_missing", "missing_count"),
-    ("mismatched_peers", "reconcile_mismatched", "mismatched_count"),
-    ("unknown_peers", "remove_unknown", "unknown_count"),
-)
+#: By list of wg_drift's answer, what must be allowed for it to be repaired.
+_SWITCHES = {
+    "missing_peers": "reconcile_missing",
+    "mismatched_peers": "reconcile_mismatched",
+    "unknown_peers": "remove_unknown",
+}
 
 
 def what_is_left(
@@ -35,7 +35,8 @@ def what_is_left(
     kept = {one["interface"] for one in whole if one["action"] == "remove"}
     refused = {(one["interface"], one["peer"]) for one in errors if one["peer"]}
     found: dict[str, int] = {}
-    for name, switch, count in _PEERS:
+    for name, switch in _SWITCHES.items():
+        count = COUNTS[name]
         entries, number = answer[name], answer["summary"][count]
         if not allowed[switch]:
             found[count] = number - sum(one["interface"] in set_up_with_peers for one in entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import plan as steps_of
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import steps as steps_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     target,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import plan as steps_of
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import steps as steps_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import BrokenFile, parse
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes

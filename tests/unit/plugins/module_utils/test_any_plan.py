@@ -10,21 +10,20 @@ from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan, same_peer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Config,
+    InterfaceState,
+    Route,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     CreateLink,
     DeleteLink,
     SetPeers,
     SetRoutes,
     StartUnit,
     StopUnit,
-    plan,
-    same_peer,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.routes import wanted_routes
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
-    Config,
-    InterfaceState,
-    Route,
 )
 from tests.unit.plugins.module_utils.generated import (
     FOREIGN_ROUTES,

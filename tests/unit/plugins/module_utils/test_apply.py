@@ -15,7 +15,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import (
     apply_step,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import ZERO_KEY
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     SetAddresses,
     SetDevice,
     SetMtu,
@@ -23,7 +24,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     SetRoutes,
     Step,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
 from tests.unit.plugins.module_utils.generated import (
     by_key,
     key,

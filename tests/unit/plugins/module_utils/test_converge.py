@@ -17,7 +17,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     InvalidInput,
     WireGuardError,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import RunHooks, SetMtu, SetPeers, Step
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
@@ -26,6 +25,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Link,
     Unit,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import RunHooks, SetMtu, SetPeers, Step
 from tests.unit.plugins.module_utils.generated import (
     POOL_SECRETS,
     by_key,

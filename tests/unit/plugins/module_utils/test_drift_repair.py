@@ -19,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     InterfaceState,
     Peer,
 )
+from tests.unit.plugins.module_utils.compared import DEVICE, HEALTHY, alive, many, peer_maps, stand_in
 from tests.unit.plugins.module_utils.generated import (
     NESTED_NETWORKS,
     ROAMED,
@@ -28,7 +29,6 @@ from tests.unit.plugins.module_utils.generated import (
     peer,
     peer_map,
 )
-from tests.unit.plugins.module_utils.test_drift import DEVICE, HEALTHY, alive, many, peer_maps, stand_in
 
 # ---- what a repair would ask for
 

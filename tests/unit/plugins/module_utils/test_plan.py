@@ -6,9 +6,16 @@ import dataclasses
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import plan as steps_of
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import steps as steps_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
+    Hooks,
+    InterfaceState,
+    Route,
+    Unit,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     AdoptUnit,
     CreateLink,
     DeleteLink,
@@ -24,13 +31,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     StartUnit,
     StopUnit,
     WriteFile,
-    plan,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
-    Hooks,
-    InterfaceState,
-    Route,
-    Unit,
 )
 from tests.unit.plugins.module_utils.generated import (
     FOREIGN_ROUTES,

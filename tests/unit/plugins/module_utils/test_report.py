@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import assume, given, settings
 
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils import plan as steps_of
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import steps as steps_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Outcome
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused

@@ -11,9 +11,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import (
     DEFAULT_MAX_REMOVALS,
-    SetMtu,
-    SetPeers,
-    WriteFile,
     plan,
     target,
 )
@@ -24,6 +21,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Route,
     Unit,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import SetMtu, SetPeers, WriteFile
 from tests.unit.plugins.module_utils.generated import (
     by_key,
     key,

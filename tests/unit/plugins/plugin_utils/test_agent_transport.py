@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,9 +133,9 @@ def test_who_refuses_the_key_is_not_reached(reply: bytes, kind: type[Exception])
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(sqlite_registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    monkeypatch.setenv("VPNFLEET_DATABASE_URL", f"sqlite:///{tmp_path}/registry.db")
+    monkeypatch.setenv("VPNFLEET_DATABASE_URL", sqlite_registry_url)
     registry = open_registry()
     with registry.write() as session:
         add_node(session, "by-ssh")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
+from tests.unit.plugins.plugin_utils.registry.consistency import problems
+from tests.unit.plugins.plugin_utils.registry.interrupted_runs import THOROUGH
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
+from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
 ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@example.com"
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
@@ -78,3 +82,23 @@ def audited(controller: Controller, number: str) -> list[tuple[str, str]]:
 
 def taken(batches: Iterable[queue.Batch]) -> list[tuple[str, str | None, tuple[str, ...]]]:
     return [(one.kind, one.node, one.ids) for one in batches]
+
+
+def each_kill(controller: Controller, kind: str, *ids: str) -> Iterator[int]:
+    """All is as it was, these operations are claimed, their run is killed at its next point, and they are given back;
+    the last time, it comes to its end. Yields the number of the point. With PostgreSQL, some of them are enough: the
+    steps are the same."""
+    nodes = pickle.dumps(controller.fleet)
+    keep(controller.registry, "before")
+    point, killed = 0, True
+    while killed:
+        point += 1 if THOROUGH or controller.registry.engine.dialect.name == "sqlite" else 3
+        put_back(controller.registry, "before")
+        controller.fleet = pickle.loads(nodes)  # noqa: S301
+        (batch,) = claim(controller)
+        assert batch.ids == ids
+        killed = controller.killed(point, kind, operations=list(ids))
+        assert problems(controller.registry, controller.fleet) == [], point
+        release(controller, ids)
+        yield point
+    assert point > 6

@@ -29,7 +29,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired, check_peers
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack, parameters
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import LinkUp
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Config,
@@ -37,6 +36,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     InterfaceState,
     Link,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import LinkUp
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import as_asked
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
     SimulatedNode,

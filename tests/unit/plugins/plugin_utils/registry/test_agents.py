@@ -13,13 +13,11 @@ from sqlalchemy import select, text
 from ansible_collections.vpnfleet.wireguard.plugins.action import registry_agent
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import Agent
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import agents, secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    Registry,
-    open_registry,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import require_node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import AuditEntry, Node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import apply_nodes, described
+from tests.postgres.opened import opened
 from tests.unit.plugins.plugin_utils.registry.consistency import told_secrets
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node
 
@@ -28,10 +26,9 @@ ONE, TWO = (f"-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----" fo
 
 
 @pytest.fixture
-def registry(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    registry = open_registry(database_url, schema_required=False)
-    registry.upgrade()
+    registry = opened(registry_url)
     with registry.write() as session:
         add_instance(session, add_node(session))
     yield registry

@@ -9,14 +9,12 @@ from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
     Place,
-    check_networks,
-    choose_node,
     find_place,
     free_addresses,
     free_port,
     free_subnet,
     free_subnet6,
-    networks_held,
+    nodes_with_room,
     require_room,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
@@ -29,6 +27,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Peer,
     PeerAllowedIp,
     Teardown,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.networks import (
+    check_networks,
+    networks_held,
 )
 from tests.unit.plugins.plugin_utils.registry import rolled_back
 from tests.unit.plugins.plugin_utils.registry.rolled_back import statements
@@ -57,34 +59,34 @@ def test_the_node_with_the_fewest_peers_gets_the_next(session: Session) -> None:
         node = add_node(session, name)
         for count in peers:
             add_instance(session, node, count)
-    assert choose_node(session, 1).name == "node2"
+    assert nodes_with_room(session, 1)[0].name == "node2"
 
 
 def test_a_node_gets_its_share_by_weight(session: Session) -> None:
     light, heavy = add_node(session, "light", weight=1), add_node(session, "heavy", weight=10)
     add_instance(session, light, 2)
     add_instance(session, heavy, 19)
-    assert choose_node(session, 1) is heavy
+    assert nodes_with_room(session, 1)[0] is heavy
     add_peers(session, add_instance(session, heavy), 1)
-    assert choose_node(session, 1) is heavy  # as many for its weight, and first by name
+    assert nodes_with_room(session, 1)[0] is heavy  # as many for its weight, and first by name
     add_instance(session, heavy)
-    assert choose_node(session, 1) is light
+    assert nodes_with_room(session, 1)[0] is light
 
 
 def test_an_empty_instance_weighs_as_one_peer(session: Session) -> None:
     one, two = add_node(session, "node1"), add_node(session, "node2")
     add_instance(session, one)
-    assert choose_node(session, 0) is two
+    assert nodes_with_room(session, 0)[0] is two
     add_instance(session, two, 1)
-    assert choose_node(session, 0) is one
+    assert nodes_with_room(session, 0)[0] is one
     add_instance(session, one)
-    assert choose_node(session, 0) is two
+    assert nodes_with_room(session, 0)[0] is two
 
 
 def test_of_equals_the_first_by_name_is_chosen(session: Session) -> None:
     for name in ("node-b", "node-B", "node-a", "node-c"):
         add_node(session, name)
-    assert choose_node(session, 1).name == "node-B"  # by code point, on both databases
+    assert nodes_with_room(session, 1)[0].name == "node-B"  # by code point, on both databases
 
 
 def test_disabled_nodes_and_those_without_weight_are_passed_over(session: Session) -> None:
@@ -92,14 +94,14 @@ def test_disabled_nodes_and_those_without_weight_are_passed_over(session: Sessio
     add_node(session, "node2", weight=0)
     busy = add_node(session, "node3")
     add_instance(session, busy, 50)
-    assert choose_node(session, 1) is busy
+    assert nodes_with_room(session, 1)[0] is busy
 
 
 def test_disconnected_instances_count(session: Session) -> None:
     one, two = add_node(session, "node1", max_peers=10), add_node(session, "node2")
     add_instance(session, one, 10, state="disconnected")
     add_instance(session, two, 20)
-    assert choose_node(session, 1) is two
+    assert nodes_with_room(session, 1)[0] is two
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,11 @@ def test_a_node_takes_max_peers_and_no_more(
     node = add_node(session, max_peers=most)
     add_instance(session, node, there)
     if fits:
-        assert choose_node(session, new) is node
+        assert nodes_with_room(session, new)[0] is node
         require_room(session, node, new)
     else:
         with pytest.raises(Full):
-            choose_node(session, new)
+            nodes_with_room(session, new)[0]
         with pytest.raises(Full):
             require_room(session, node, new)
 
@@ -125,8 +127,8 @@ def test_a_node_takes_max_peers_and_no_more(
 def test_a_customer_who_does_not_fit_goes_where_there_is_room(session: Session) -> None:
     small, large = add_node(session, "node1", max_peers=10), add_node(session, "node2")
     add_instance(session, large, 5)
-    assert choose_node(session, 10) is small
-    assert choose_node(session, 11) is large
+    assert nodes_with_room(session, 10)[0] is small
+    assert nodes_with_room(session, 11)[0] is large
 
 
 def test_what_is_on_its_way_to_a_node_counts_there(session: Session) -> None:
@@ -160,28 +162,28 @@ def test_why_no_node_can_be_chosen_is_said(session: Session) -> None:
     with pytest.raises(
         Full, match=r"^no node takes new instances: of 0 nodes, 0 disabled and 0 enabled with weight 0$"
     ):
-        choose_node(session, 1)
+        nodes_with_room(session, 1)[0]
     add_node(session, "node1", enabled=False, weight=0)
     add_node(session, "node2", enabled=False)
     add_node(session, "node3", weight=0)
     with pytest.raises(
         Full, match=r"^no node takes new instances: of 3 nodes, 2 disabled and 1 enabled with weight 0$"
     ):
-        choose_node(session, 1)
+        nodes_with_room(session, 1)[0]
     add_instance(session, add_node(session, "node4", max_peers=10), 9)
     with pytest.raises(
         Full,
         match=r"^no node has room for 3 new peers: of 1 node that take new instances, node4 comes closest, "
         r"with 9 of at most 10: 2 too many$",
     ):
-        choose_node(session, 3)
+        nodes_with_room(session, 3)[0]
     add_node(session, "node5", max_peers=0)
     add_instance(session, add_node(session, "node6", max_peers=100), 98)
     with pytest.raises(
         Full,
         match=r"room for 3 new peers: of 3 nodes .* node6 comes closest, with 98 of at most 100: 1 too many$",
     ):
-        choose_node(session, 3)
+        nodes_with_room(session, 3)[0]
 
 
 def test_a_node_that_is_asked_for_by_name_may_be_without_weight_but_not_disabled(session: Session) -> None:
@@ -206,7 +208,7 @@ def test_one_query_for_any_number_of_nodes(session: Session) -> None:
     for number in range(30):
         add_instance(session, add_node(session, f"node{number:02}"), number + 1)
     with statements(session) as seen:
-        assert choose_node(session, 1).name == "node00"
+        assert nodes_with_room(session, 1)[0].name == "node00"
     assert len(seen) == 1
 
 
@@ -338,7 +340,7 @@ def test_a_teardown_that_is_not_written_yet_counts(
 
 
 @pytest.mark.parametrize(
-    "find", [choose_node, lambda session, _: require_room(session, session.info["node"], 1)]
+    "find", [nodes_with_room, lambda session, _: require_room(session, session.info["node"], 1)]
 )
 def test_a_peer_that_is_not_written_yet_counts(
     session: Session, find: Callable[[Session, int], object]

@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import func, select
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses import first_overlap
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema, secrets
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import open_registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
@@ -35,17 +35,16 @@ NODES = {
 
 
 def test_fifty_customers_at_once_get_each_their_own(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    registry_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    registry = open_registry(database_url, schema_required=False)
-    schema.upgrade(registry.engine)
+    registry = open_registry(registry_url)
     with registry.write() as session:
         for name, fields in NODES.items():
             add_node(session, name, **fields)
 
     done = subprocess.run(
-        [sys.executable, "-m", allocate_at_once.__name__, database_url, str(CUSTOMERS), str(PEERS)],
+        [sys.executable, "-m", allocate_at_once.__name__, registry_url, str(CUSTOMERS), str(PEERS)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

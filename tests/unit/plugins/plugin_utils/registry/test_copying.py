@@ -12,10 +12,7 @@ from sqlalchemy import JSON, Boolean, Integer, func, insert, select, text
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import copying, secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.copying import copy_registry
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    Registry,
-    open_registry,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     AuditEntry,
@@ -25,6 +22,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Node,
     Utc,
 )
+from tests.postgres.opened import opened
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node
 
 ROWS = 3
@@ -34,12 +32,11 @@ STATES = {"instance.state": "disconnected", "operation.state": "running", "node_
 
 @pytest.fixture
 def registries(
-    sqlite_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_registry_url: str, postgres_registry_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Registry, Registry]]:
     monkeypatch.setenv(secrets.VARIABLE, Fernet.generate_key().decode())
-    source = open_registry(sqlite_url)
-    target = open_registry(postgres_url, schema_required=False)
-    target.upgrade()
+    source = opened(sqlite_registry_url)
+    target = opened(postgres_registry_url)
     yield source, target
     source.close()
     target.close()

@@ -144,15 +144,15 @@ def test_readers_and_the_writer_do_not_wait_for_each_other(sqlite_url: str) -> N
         assert reader.scalars(select(Node.name)).all() == []  # one state of the registry, to the end
 
 
-def test_foreign_keys_hold(database_url: str, key: str) -> None:  # noqa: ARG001
-    registry = opened(database_url)
+def test_foreign_keys_hold(registry_url: str, key: str) -> None:  # noqa: ARG001
+    registry = open_registry(registry_url)
     an_instance(registry)
     with pytest.raises(IntegrityError), registry.write() as session:
         session.execute(text("DELETE FROM node"))
 
 
-def test_what_is_not_to_be_kept_is_rolled_back(database_url: str, key: str) -> None:  # noqa: ARG001
-    registry = opened(database_url)
+def test_what_is_not_to_be_kept_is_rolled_back(registry_url: str, key: str) -> None:  # noqa: ARG001
+    registry = open_registry(registry_url)
     with registry.write(keep=False) as session:
         session.add(Node(name="n1", ip_pool_cidr="10.1.0.0/16", ip6_pool_cidr="fd00:1::/48"))
     with registry.read() as session:
@@ -162,8 +162,8 @@ def test_what_is_not_to_be_kept_is_rolled_back(database_url: str, key: str) -> N
 # -- keys
 
 
-def test_secrets_are_encrypted_at_rest(database_url: str, key: str) -> None:
-    registry = opened(database_url)
+def test_secrets_are_encrypted_at_rest(registry_url: str, key: str) -> None:
+    registry = open_registry(registry_url)
     an_instance(registry)
     with registry.read() as session:
         stored = session.execute(text("SELECT private_key FROM instance")).scalar_one()

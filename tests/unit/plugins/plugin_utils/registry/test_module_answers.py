@@ -1,10 +1,13 @@
-"""What a person is told of a node that does not answer."""
+"""What a person is told of a node that does not answer, or answers with an error."""
 
 from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import unreachable
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.module_answers import (
+    of_instance,
+    unreachable,
+)
 
 REFUSED = "connect to host 192.0.2.1 port 22: Connection refused"
 
@@ -30,3 +33,15 @@ REFUSED = "connect to host 192.0.2.1 port 22: Connection refused"
 )
 def test_of_what_ssh_says_what_matters(text: str, told: str) -> None:
     assert unreachable(text).error == told
+
+
+def test_of_what_a_node_says_all_of_it_on_one_line_that_can_be_shown() -> None:
+    told = {
+        "name": "wg1",
+        "changed": False,
+        "error": "the hook failed: no\n  way\x1b[2J (undone)" + "!" * 5000,
+    }
+    error = of_instance(told, {}).error
+    assert error is not None
+    assert error.startswith("the hook failed: no way\\u001b[2J (undone)!!")
+    assert len(error) < 2100

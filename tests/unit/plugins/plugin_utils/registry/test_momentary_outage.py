@@ -14,19 +14,20 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
-from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, nothing
-from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
-from tests.unit.plugins.plugin_utils.registry.test_interrupted_operations import (
+from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     ALICE,
     SCENARIOS,
-    count_points,
+    concerned,
     play,
+    points_of,
     points_to_try,
     prepare,
     set_weather,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, nothing
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
+from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
@@ -56,7 +57,7 @@ def test_away_once_at_any_point(controller: Controller, monkeypatch: pytest.Monk
     keep(registry, "before")
     dead, wrong = token_of_the_dead(), []
     was_up = any(interface for _node, interface, one in fleet.fleet.everything() if one["peers"])
-    for number in points_to_try(registry, name, count_points(fleet, scenario.asked)):
+    for number in points_to_try(registry, name, points_of(fleet, scenario.asked)):
         put_back(registry, "before")
         fleet.fleet = pickle.loads(nodes)  # noqa: S301
         fleet.at = away_at(number)
@@ -68,7 +69,7 @@ def test_away_once_at_any_point(controller: Controller, monkeypatch: pytest.Monk
         fleet.at = nothing
         wrong += [f"away at {number}: {problem}" for problem in problems(registry, fleet.fleet)]
         set_weather(fleet, {})
-        for node in (NL, DE, FR)[:: 1 if number % 2 else -1]:
+        for node in concerned(fleet)[:: 1 if number % 2 else -1]:
             fleet.reconcile(node)
             found = problems(registry, fleet.fleet)
             if was_up and scenario.asked[0] == "transfer" and not is_served(fleet):

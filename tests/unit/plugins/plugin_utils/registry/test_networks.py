@@ -7,11 +7,6 @@ import re
 import pytest
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import (
-    check_move,
-    check_networks,
-    networks_held,
-)
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Conflict,
     Invalid,
@@ -19,6 +14,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Instance,
     Node,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.networks import (
+    check_move,
+    check_networks,
+    networks_held,
 )
 from tests.unit.plugins.plugin_utils.registry import rolled_back
 from tests.unit.plugins.plugin_utils.registry.rows import (

@@ -308,6 +308,15 @@ def test_what_cannot_be_is_refused(
     assert_all_is_well(controller.registry, controller.fleet)
 
 
+def test_what_is_wrong_is_told_by_its_place_in_the_request(controller: Controller) -> None:
+    phone = {"name": "phone"}
+    controller.play("provision", instance=ALICE, node=NL, peers=[phone])
+    with pytest.raises(Invalid, match=r"^peers\[1\]\.allowed_ips\[0\]: "):
+        controller.play(
+            "provision", instance=ALICE, peers=[phone, {"name": "x", "allowed_ips": ["192.0.2.1/33"]}]
+        )
+
+
 def test_the_key_of_an_instance_is_no_devices_key(controller: Controller) -> None:
     key = controller.one("provision", instance=ALICE)["public_key"]
     for who in (ALICE, BOB):

@@ -38,7 +38,7 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
     audited,
     change,
     claim,
-    release,
+    each_kill,
     row,
     submit,
     taken,
@@ -46,7 +46,6 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
 served = queued.served
 
@@ -294,27 +293,15 @@ def test_ids_rule_over_names(served: Controller) -> None:
 def test_killed_at_every_point_it_ends_once(served: Controller, kind: str) -> None:
     number = submit(served, kind, **ASKED[kind])
     beside = submit(served, kind, **{**ASKED[kind], "instance": BOB})
-    nodes = pickle.dumps(served.fleet)
-    keep(served.registry, "before")
-    points, killed = 0, True
-    while killed:
-        points += 1
-        put_back(served.registry, "before")
-        served.fleet = pickle.loads(nodes)  # noqa: S301
-        (batch,) = claim(served)
-        assert batch.ids == (number, beside)
-        killed = served.killed(points, kind, operations=list(batch.ids))
-        assert problems(served.registry, served.fleet) == [], points
-        release(served, batch.ids)
+    for point in each_kill(served, kind, number, beside):
         # What the run has ended is not begun again; all that it has not, is.
-        left = [one for one in batch.ids if row(served, one).state in queue.UNFINISHED]
+        left = [one for one in (number, beside) if row(served, one).state in queue.UNFINISHED]
         again = [one for each in claim(served) for one in each.ids]
-        assert sorted(again) == sorted(left), points
+        assert sorted(again) == sorted(left), point
         if again:
             served.play(kind, operations=again)
-        for one in batch.ids:
-            assert row(served, one).state == "succeeded", points
-            assert audited(served, one) == [("api:billing", "success")], points
+        for one in (number, beside):
+            assert row(served, one).state == "succeeded", point
+            assert audited(served, one) == [("api:billing", "success")], point
         assert_all_is_well(served.registry, served.fleet)
-    assert points > 6
     assert len(served.rows(AuditEntry)) == 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 from sqlalchemy import select
 
@@ -36,6 +34,7 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
     audited,
     change,
     claim,
+    each_kill,
     release,
     row,
     submit,
@@ -43,7 +42,6 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
 served = queued.served
 
@@ -121,27 +119,17 @@ def test_a_reconcile_that_is_given_up_is_not_begun_again(served: Controller) -> 
 def test_canceled_after_a_kill_at_any_point_nothing_is_left_behind(served: Controller, kind: str) -> None:
     """The dead have begun something on nodes: who cancels it leaves no customer half-way."""
     number = submit(served, kind, **ASKED[kind])
-    nodes = pickle.dumps(served.fleet)
-    keep(served.registry, "before")
-    points, killed = 0, True
-    while killed:
-        points += 1
-        put_back(served.registry, "before")
-        served.fleet = pickle.loads(nodes)  # noqa: S301
-        claim(served)
-        killed = served.killed(points, kind, operations=[number])
-        release(served, [number])
+    for point in each_kill(served, kind, number):
         if row(served, number).state not in queue.UNFINISHED:
             continue
         cancel(served, number)
         assert row(served, number).state == "canceled"
         fleet = with_drift(served)
         for batch in claim(served):
-            assert batch.kind == "reconcile", points
+            assert batch.kind == "reconcile", point
             fleet.play("reconcile", operations=list(batch.ids))
-        assert problems(served.registry, served.fleet) == [], points
-        assert left_to_do(served.registry, served.fleet) == [], points
-    assert points > 6
+        assert problems(served.registry, served.fleet) == [], point
+        assert left_to_do(served.registry, served.fleet) == [], point
 
 
 # ---- release

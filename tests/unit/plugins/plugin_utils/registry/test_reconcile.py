@@ -28,15 +28,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Teardown,
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
-from tests.unit.plugins.plugin_utils.registry.rows import add_instance, any_key
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
-from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather, nothing
-from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-from tests.unit.plugins.plugin_utils.registry.test_interrupted_operations import (
+from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     SERVED,
     Asked,
     to,
 )
+from tests.unit.plugins.plugin_utils.registry.rows import add_instance, any_key
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather, nothing
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 ALICE, BOB = "alice@example.com", "bob@example.com"
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"

@@ -9,24 +9,22 @@ from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import find_instance
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
-    Instance,
     License,
-    Node,
-    Teardown,
 )
 from tests.unit.plugins.plugin_utils.registry import test_reconcile
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
-from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
-from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-from tests.unit.plugins.plugin_utils.registry.test_interrupted_operations import (
+from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     SCENARIOS,
+    concerned,
     each_kill,
-    points_to_try,
+    points_apart,
     prepare,
     set_weather,
     to,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.test_reconcile import (
     ALICE,
     BOB,
@@ -43,15 +41,6 @@ from tests.unit.plugins.plugin_utils.registry.test_reconcile import (
 fleet = test_reconcile.fleet
 
 
-def concerned(fleet: DriftController) -> list[str]:
-    """The nodes on which there is something of hers, or may be; any node if there is none."""
-    with fleet.registry.read() as session:
-        instances = session.scalars(select(Instance.node_id).where(Instance.name == ALICE))
-        left = session.scalars(select(Teardown.node_id).where(Teardown.instance_name == ALICE))
-        query = select(Node.name).where(Node.id.in_({*instances, *left}))
-        return sorted(session.scalars(query)) or [FR]
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_reconciles_finish_or_undo_what_a_killed_run_had_begun(controller: Controller, name: str) -> None:
@@ -61,9 +50,9 @@ def test_reconciles_finish_or_undo_what_a_killed_run_had_begun(controller: Contr
     prepare(fleet, scenario)
     registry = fleet.registry
     wrong = []
-    for number in each_kill(fleet, scenario.asked, partial(points_to_try, registry, name)):
+    for turn, number in enumerate(each_kill(fleet, scenario.asked, partial(points_apart, registry, name))):
         set_weather(fleet, {})
-        order = concerned(fleet)[:: 1 if number % 2 else -1]
+        order = concerned(fleet)[:: 1 if turn % 2 else -1]
         for node in order:
             fleet.reconcile(node)
             found = problems(registry, fleet.fleet)

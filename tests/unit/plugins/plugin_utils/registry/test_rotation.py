@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import insert, select, text
+from sqlalchemy import func, insert, select, text
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import rotation, secrets
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
-    Registry,
-    open_registry,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     Base,
@@ -24,6 +21,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     Peer,
 )
+from tests.postgres.opened import opened
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -37,11 +35,10 @@ TOKENS = {
 
 
 @pytest.fixture
-def registry(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """Three instances of five peers each, of which some have a secret, and two operations; by the key OLD."""
     monkeypatch.setenv(secrets.VARIABLE, OLD)
-    registry = open_registry(database_url, schema_required=False)
-    registry.upgrade()
+    registry = opened(registry_url)
     with registry.write() as session:
         node = Node(
             name="n1",
@@ -54,9 +51,10 @@ def registry(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
         session.add(node)
         session.flush()
         for number in range(3):
-            session.add(an_instance(node, number))
+            instance = an_instance(node, number)
+            session.add(instance)
             session.flush()
-            session.add_all(a_peer(number, which) for which in range(5))
+            session.add_all(a_peer(instance, number, which) for which in range(5))
         session.add_all(
             [
                 Operation(
@@ -82,9 +80,9 @@ def an_instance(node: Node, number: int) -> Instance:
     )
 
 
-def a_peer(number: int, which: int) -> Peer:
+def a_peer(instance: Instance, number: int, which: int) -> Peer:
     return Peer(
-        instance_id=number + 1,
+        instance_id=instance.id,
         public_key=f"p{number}.{which}",
         private_key=f"private {number}.{which}" if which < 3 else None,
         preshared_key=f"shared {number}.{which}" if which == 1 else None,
@@ -161,7 +159,8 @@ def test_a_second_run_has_nothing_to_do(registry: Registry) -> None:
 def test_what_is_encrypted_by_the_first_key_is_left_alone(registry: Registry) -> None:
     secrets.use([NEW, OLD])
     with registry.write() as session:
-        session.execute(insert(Peer).values(instance_id=1, public_key="new", private_key="new"))
+        any_instance = select(func.min(Instance.id)).scalar_subquery()
+        session.execute(insert(Peer).values(instance_id=any_instance, public_key="new", private_key="new"))
         counts = rotation.rotate(session)
     assert counts["peer.private_key"] == 9
 

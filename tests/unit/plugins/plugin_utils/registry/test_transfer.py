@@ -128,8 +128,16 @@ def test_a_server_without_a_name_is_its_country(served: Controller) -> None:
         session.scalars(select(Node).where(Node.name == FR)).one().dns_name = None
     result = served.one("transfer", instance=ALICE, node=FR)
     assert result["new_server"] == {"country": "France", "dns_name": None}
+    assert result["message"].startswith(f"Instance transferred successfully to France ({FR}). ")
     with served.registry.read() as session:
         assert session.scalars(select(License.server).where(License.email == ALICE)).one() == "France"
+
+
+def test_a_server_without_a_country_is_told_by_its_name(served: Controller) -> None:
+    with served.registry.write() as session:
+        session.scalars(select(Node).where(Node.name == FR)).one().country = None
+    result = served.one("transfer", instance=ALICE, node=FR)
+    assert result["message"].startswith("Instance transferred successfully to vpn-fr1.example.com. ")
 
 
 def test_a_license_that_says_otherwise_is_put_right(served: Controller) -> None:
