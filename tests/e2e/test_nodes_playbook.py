@@ -290,11 +290,13 @@ def test_the_key_is_rotated(place: Place) -> None:
     done = both.playbook("registry", *arguments)
     again = both.playbook("registry", *arguments)
 
-    rotated = {"instance.private_key": 1, "peer.private_key": 0, "peer.preshared_key": 0}
+    none = dict.fromkeys(
+        ("peer.private_key", "peer.preshared_key", "node.agent_secret", "node.agent_secret_next"), 0
+    )
     for run, count in ((foreseen, 1), (unchanged, 0), (done, 1), (again, 0)):
         assert run.code == 0, run.said
         assert run.published is not None
-        assert run.published["rotated"] == {**rotated, "instance.private_key": count}
+        assert run.published["rotated"] == {"instance.private_key": count, **none}
         assert run.published["changed"] is bool(count)
     assert shape(foreseen, UPDATE) == shape(done, UPDATE)
     assert [action for _actor, action, _subject in audit(both)][-1] == "key rotation"
