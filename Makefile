@@ -19,7 +19,9 @@ UV_VERSION := 0.13.9
 # ansible, ssh's control sockets and the rest are started by name from inside the tests.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
+# Compiled modules go to one place under var/. Without them, whatever is started compiles all that it imports.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/var/cache/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 python := $(VENV)/bin/python
 on_all_processors := --numprocesses=auto --dist=worksteal
