@@ -70,9 +70,9 @@ def test_sftp_writes_to_the_node(lab: Lab, tmp_path: Path) -> None:
     node = lab.nodes[0]
     (tmp_path / "sent").write_text("by sftp\n")
     command = ["sftp", *_ssh_options(lab.known_hosts, lab.ssh_key), "-b", "-", f"root@{node.address}"]
-    batch = f"put {tmp_path / 'sent'} /root/sent\n"
+    batch = f"put {tmp_path / 'sent'} /run/sent\n"
     subprocess.run(command, input=batch, capture_output=True, check=True, text=True, timeout=30)
-    assert node.read("/root/sent") == "by sftp\n"
+    assert node.read("/run/sent") == "by sftp\n"
 
 
 @pytest.mark.parametrize("directory", ["/etc", "/root", "/run", "/tmp", "/usr/local", "/var/lib"])

@@ -271,7 +271,7 @@ def _until_ready(process: subprocess.Popen[str]) -> str | None:
 
 def _disks(keeper: int) -> Path:
     """Where the keeper mounted the disks, seen from outside its mount namespace."""
-    return Path(f"/proc/{keeper}/root/mnt")
+    return Path("/proc", str(keeper), "root", "mnt")
 
 
 def _empty_directory(path: Path, mode: int) -> None:

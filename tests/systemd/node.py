@@ -19,6 +19,7 @@ from tests.systemd.network import Network
 LABEL = "vpnfleet.systemd-test"
 
 _CAP_SYS_RESOURCE = 24
+_HOME = "/root"  # on the node, of whom the tests log in as
 
 
 class NodeFactory(Protocol):
@@ -67,7 +68,7 @@ class SystemdNode:
         argv += [f"--network=ns:/run/netns/{self._namespace}", "--dns=none"]
         execute([*argv, "--pull=never", self._image])
         self._put(host_key, "/etc/ssh/ssh_host_ed25519_key")
-        self._put(self._access.key.with_suffix(".pub"), "/root/.ssh/authorized_keys")
+        self._put(self._access.key.with_suffix(".pub"), f"{_HOME}/.ssh/authorized_keys")
         self._boot(timeout)
 
     def remove(self) -> None:

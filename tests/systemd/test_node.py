@@ -44,14 +44,14 @@ def test_ssh_reaches_this_node(systemd_node: SystemdNode) -> None:
 
 def test_ssh_refuses_another_host_key(systemd_node: SystemdNode) -> None:
     key = "/etc/ssh/ssh_host_ed25519_key"
-    systemd_node.run(["cp", "-p", key, "/root/kept"])
+    systemd_node.run(["cp", "-p", key, "/run/kept"])
     systemd_node.run(["sh", "-c", f"rm {key} && ssh-keygen -q -t ed25519 -N '' -f {key}"])
     systemd_node.run(["systemctl", "restart", "ssh"])
     try:
         with pytest.raises(CommandFailed, match="Host key verification failed"):
             systemd_node.ssh(["true"])
     finally:
-        systemd_node.run(["mv", "/root/kept", key])
+        systemd_node.run(["mv", "/run/kept", key])
         systemd_node.run(["systemctl", "restart", "ssh"])
     systemd_node.ssh(["true"])
 
