@@ -16,6 +16,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.visibl
 _LONGEST = 2000
 # What Ansible says before what ssh says; the name is told already.
 _FOREWORD = re.compile(r".*\b(?:via|over) ssh:\s*(?:ssh:\s*)?(?=\S)")
+# What ssh calls the part of itself that uses a connection which others have opened.
+_SHARED = re.compile(r"\Amux_client_\w+: ")
 
 
 def of_instance(told: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> Outcome:
@@ -34,7 +36,8 @@ def failed(text: str) -> Outcome:
 
 def unreachable(text: str) -> Outcome:
     """The node could not be reached, for this reason."""
-    return Outcome(stages.UNREACHABLE, error=first_line(_FOREWORD.sub("", text.strip(), count=1)))
+    said = _FOREWORD.sub("", text.strip(), count=1)
+    return Outcome(stages.UNREACHABLE, error=first_line(_SHARED.sub("the shared connection broke: ", said)))
 
 
 def first_line(text: str) -> str:

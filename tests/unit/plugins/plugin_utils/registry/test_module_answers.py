@@ -25,6 +25,10 @@ REFUSED = "connect to host 192.0.2.1 port 22: Connection refused"
             "Failed to connect to the host via ssh: Host key verification failed.",
             "Host key verification failed.",
         ),
+        (
+            "Failed to connect to the host via ssh: mux_client_request_session: read from master failed: Broken pipe",
+            "the shared connection broke: read from master failed: Broken pipe",
+        ),
         ("Failed to connect to the host via ssh: ", "Failed to connect to the host via ssh:"),
         ("timed out", "timed out"),
         ("\x1b[2Jgone", "\\u001b[2Jgone"),
