@@ -184,10 +184,17 @@ def main() -> int:
     arguments = parser.parse_args()
     runs = max(5, arguments.runs)
     results: list[Result] = []
+    failed = False
     try:
         with processor.counted(), Lab(name="bench", nodes=2, devices=1) as lab:
             for name in arguments.only:
-                found = BENCHES[name](lab, FOLDER / "data", runs)
+                try:
+                    found = BENCHES[name](lab, FOLDER / "data", runs)
+                except Exception as error:
+                    # What others have measured is worth having all the same.
+                    print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
+                    failed = True
+                    continue
                 results += found if isinstance(found, Sequence) else [found]
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -207,7 +214,7 @@ def main() -> int:
     stamp = report["measured_at"]
     (FOLDER / f"{str(stamp).replace(':', '')}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

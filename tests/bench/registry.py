@@ -137,7 +137,7 @@ def remove(lab: Lab, folder: Path, runs: int) -> Comparison:
         bench.run("provision", instances=everybody, node="node1", peers=[{"name": "laptop"}])
         bench.run("provision", instance="alone@example.com", node="node1", peers=[{"name": "laptop"}])
 
-    return compare(
+    result = compare(
         "remove_100_instances",
         5.0,
         (
@@ -151,6 +151,8 @@ def remove(lab: Lab, folder: Path, runs: int) -> Comparison:
         min(runs, 5),
         between=between,
     )
+    bench.run("remove", instance="alone@example.com")
+    return result
 
 
 def drift(lab: Lab, folder: Path, runs: int) -> Comparison:
