@@ -48,7 +48,7 @@ class StandIns:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
     """A node on which there is no program yet."""
     made = StandIns(tmp_path)
     monkeypatch.setattr(commands, "SEARCH_PATH", str(made.folder))

@@ -48,7 +48,7 @@ from tests.unit.plugins.module_utils.generated import (
 )
 from tests.unit.plugins.module_utils.stand_in_programs import StandIns
 
-programs = stand_in_programs.programs
+stand_ins = stand_in_programs.stand_ins
 
 
 class Ran:
@@ -241,14 +241,14 @@ def test_the_file(tmp_path: Path) -> None:
         (EnableUnit(False), ["disable --quiet wg-quick@wg0.service"]),
     ],
 )
-def test_units(programs: StandIns, monkeypatch: pytest.MonkeyPatch, step: Step, calls: list[str]) -> None:
-    programs.with_systemd(monkeypatch)
+def test_units(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch, step: Step, calls: list[str]) -> None:
+    stand_ins.with_systemd(monkeypatch)
     carry_out(step)
-    assert programs.calls() == [f"systemctl {call}" for call in calls]
+    assert stand_ins.calls() == [f"systemctl {call}" for call in calls]
 
 
-def test_hooks_run_in_their_order_for_their_interface(programs: StandIns) -> None:
-    out = programs.root / "out"
+def test_hooks_run_in_their_order_for_their_interface(stand_ins: StandIns) -> None:
+    out = stand_ins.root / "out"
     carry_out(RunHooks("post_up", (f"echo one %i >> {out}", f"echo two %i $((1 + 1)) >> {out}")))
     assert out.read_text() == "one wg0\ntwo wg0 2\n"
 
@@ -257,9 +257,9 @@ def test_hooks_run_in_their_order_for_their_interface(programs: StandIns) -> Non
     ("hook", "fails"), [("pre_up", True), ("post_up", True), ("pre_down", False), ("post_down", False)]
 )
 def test_a_failing_hook_keeps_an_interface_from_coming_and_not_from_going(
-    programs: StandIns, hook: str, fails: bool
+    stand_ins: StandIns, hook: str, fails: bool
 ) -> None:
-    out = programs.root / "out"
+    out = stand_ins.root / "out"
     step = RunHooks(hook, ("echo 'no such chain' >&2; exit 4", f"echo after > {out}"))
     if fails:
         with pytest.raises(CommandFailed, match="failed with exit code 4: no such chain"):
@@ -280,32 +280,32 @@ def create(name: str) -> None:
     apply_step(CreateLink(), name, "/nonexistent", None)
 
 
-def test_an_interface_is_made_by_the_kernel(programs: StandIns) -> None:
-    programs.program("ip")
-    programs.program("wireguard-go")
+def test_an_interface_is_made_by_the_kernel(stand_ins: StandIns) -> None:
+    stand_ins.program("ip")
+    stand_ins.program("wireguard-go")
     create(NOWHERE)
-    assert programs.calls() == [ADD.format(NOWHERE)]
+    assert stand_ins.calls() == [ADD.format(NOWHERE)]
 
 
 def test_an_interface_is_made_by_wireguard_go_where_the_kernel_cannot(
-    programs: StandIns, monkeypatch: pytest.MonkeyPatch
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
-    programs.program("ip", NO_WIREGUARD)
+    stand_ins.program("ip", NO_WIREGUARD)
     for program in ("wireguard-go", "boringtun"):
-        programs.program(program)
+        stand_ins.program(program)
     create(NOWHERE)
-    assert programs.calls() == [ADD.format(NOWHERE), f"wireguard-go {NOWHERE}"]
+    assert stand_ins.calls() == [ADD.format(NOWHERE), f"wireguard-go {NOWHERE}"]
     monkeypatch.setenv("WG_QUICK_USERSPACE_IMPLEMENTATION", "boringtun")
     create(NOWHERE)
-    assert programs.calls() == [ADD.format(NOWHERE), f"boringtun {NOWHERE}"]
+    assert stand_ins.calls() == [ADD.format(NOWHERE), f"boringtun {NOWHERE}"]
 
 
 def test_where_neither_can_it_is_said_what_to_install(
-    programs: StandIns, monkeypatch: pytest.MonkeyPatch
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
-    programs.program("ip", NO_WIREGUARD)
+    stand_ins.program("ip", NO_WIREGUARD)
     with pytest.raises(WireGuardError) as caught:
         create(NOWHERE)
     assert str(caught.value) == (
@@ -314,12 +314,12 @@ def test_where_neither_can_it_is_said_what_to_install(
     )
 
 
-def test_a_name_that_is_taken_meanwhile_is_not_given_to_wireguard_go(programs: StandIns) -> None:
-    programs.program("ip", "echo 'RTNETLINK answers: File exists' >&2; exit 2")
-    programs.program("wireguard-go")
+def test_a_name_that_is_taken_meanwhile_is_not_given_to_wireguard_go(stand_ins: StandIns) -> None:
+    stand_ins.program("ip", "echo 'RTNETLINK answers: File exists' >&2; exit 2")
+    stand_ins.program("wireguard-go")
     with pytest.raises(CommandFailed, match="File exists"):
         create("lo")
-    assert programs.calls() == [ADD.format("lo")]
+    assert stand_ins.calls() == [ADD.format("lo")]
 
 
 class Sockets:

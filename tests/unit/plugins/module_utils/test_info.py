@@ -24,7 +24,7 @@ from tests.unit.plugins.module_utils.generated import (
 )
 from tests.unit.plugins.module_utils.stand_in_programs import StandIns
 
-programs = stand_in_programs.programs
+stand_ins = stand_in_programs.stand_ins
 
 
 def link(name: str, kind: str | None, *addresses: tuple[str, int], up: bool = True) -> dict[str, Any]:
@@ -67,10 +67,10 @@ UnitFileState=disabled
 
 
 @pytest.fixture
-def config_dir(programs: StandIns, monkeypatch: pytest.MonkeyPatch) -> Path:
+def config_dir(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a node with two interfaces: one with peers that have been heard of, one that a killed run left half made."""
     monkeypatch.setattr(info, "time", SimpleNamespace(time=lambda: NOW + 0.9))
-    folder = programs.root / "etc"
+    folder = stand_ins.root / "etc"
     folder.mkdir()
     ip, wg = {}, {"--version": "wireguard-tools v1.0.20210914 - https://git.zx2c4.com/wireguard-tools/\n"}
     ip["-json -details address show"] = json.dumps(LINKS)
@@ -79,8 +79,8 @@ def config_dir(programs: StandIns, monkeypatch: pytest.MonkeyPatch) -> Path:
     wg["show all dump"] = "".join(f"{name}\t{line}\n" for name, lines in DUMPS.items() for line in lines)
     for name, lines in DUMPS.items():
         wg[f"show {name} dump"] = "".join(f"{line}\n" for line in lines)
-    programs.prints("ip", ip)
-    programs.prints("wg", wg)
+    stand_ins.prints("ip", ip)
+    stand_ins.prints("wg", wg)
     return folder
 
 
@@ -162,20 +162,20 @@ def test_all_that_is_told_of_a_node(config_dir: Path) -> None:
     )
 
 
-def test_those_asked_for_in_their_order_and_those_alone(config_dir: Path, programs: StandIns) -> None:
+def test_those_asked_for_in_their_order_and_those_alone(config_dir: Path, stand_ins: StandIns) -> None:
     answer = ask(config_dir, interfaces=["wg9", "wg2", "wg0"])
     assert [one["name"] for one in answer["interfaces"]] == ["wg2", "wg0"]
     assert [len(one["peers"]) for one in answer["interfaces"]] == [0, 3]
     assert answer["interfaces"][1]["peers"][0]["public_key"] == min(key(number) for number in (1, 2, 3))
-    assert "wg show all dump" not in programs.calls()
+    assert "wg show all dump" not in stand_ins.calls()
     assert ask(config_dir, interfaces=[])["interfaces"] == []
 
 
-def test_what_is_asked_for_is_checked_before_anything_is_read(config_dir: Path, programs: StandIns) -> None:
+def test_what_is_asked_for_is_checked_before_anything_is_read(config_dir: Path, stand_ins: StandIns) -> None:
     with pytest.raises(InvalidInput) as caught:
         ask(config_dir, interfaces=["wg0", "../wg1"])
     assert caught.value.field == "interfaces[1]"
-    assert programs.calls() == []
+    assert stand_ins.calls() == []
 
 
 def test_what_is_not_wireguards_is_not_told_of(config_dir: Path) -> None:
@@ -227,10 +227,10 @@ def test_the_file_is_compared_with_what_runs(config_dir: Path, text: str, differ
 
 
 def test_the_units_of_the_folder_that_wg_quick_looks_into(
-    config_dir: Path, programs: StandIns, monkeypatch: pytest.MonkeyPatch
+    config_dir: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (programs.root / "shown").write_text(UNITS)
-    programs.with_systemd(monkeypatch, f"exec /bin/cat {programs.root}/shown")
+    (stand_ins.root / "shown").write_text(UNITS)
+    stand_ins.with_systemd(monkeypatch, f"exec /bin/cat {stand_ins.root}/shown")
     assert [one["active"] for one in ask(config_dir)["interfaces"]] == [None, None]
     monkeypatch.setattr(systemd, "DEFAULT_CONFIG_DIR", str(config_dir))
     units = [(one["enabled"], one["active"]) for one in ask(config_dir)["interfaces"]]
@@ -238,17 +238,17 @@ def test_the_units_of_the_folder_that_wg_quick_looks_into(
 
 
 def test_an_interface_that_cannot_be_read_is_told_of_and_so_is_wireguard_go(
-    config_dir: Path, programs: StandIns
+    config_dir: Path, stand_ins: StandIns
 ) -> None:
-    programs.program("wireguard-go")
-    programs.program(
+    stand_ins.program("wireguard-go")
+    stand_ins.program(
         "wg",
-        f'case "$1" in --version) echo "wireguard-tools v1.0.1 - x";; *) /bin/cat {programs.root}/wg0-dump\n'
+        f'case "$1" in --version) echo "wireguard-tools v1.0.1 - x";; *) /bin/cat {stand_ins.root}/wg0-dump\n'
         "echo 'Unable to access interface wg2: Protocol not supported' >&2; exit 1;; esac",
     )
-    (programs.root / "wg0-dump").write_text("".join(f"wg0\t{line}\n" for line in DUMPS["wg0"]))
+    (stand_ins.root / "wg0-dump").write_text("".join(f"wg0\t{line}\n" for line in DUMPS["wg0"]))
     answer = ask(config_dir)
     assert [one["name"] for one in answer["interfaces"]] == ["wg0"]
     assert answer["unreadable"] == {"wg2": "Protocol not supported"}
     assert (answer["userspace"], answer["wireguard_tools"]) == (True, "1.0.1")
-    assert "wireguard-go" not in str(programs.calls())  # looking for it does not start it
+    assert "wireguard-go" not in str(stand_ins.calls())  # looking for it does not start it
