@@ -182,11 +182,21 @@ def test_a_daemon_has_a_session_of_its_own_and_none_of_our_pipes(programs: Path,
     assert "pipe:" not in (tmp_path / "fds").read_text()
 
 
-def test_a_program_that_cannot_be_started_leaves_no_descriptor_open(programs: Path) -> None:
+def in_memory_files() -> set[str]:
+    """The open files of this process that exist in memory only."""
+    names = (str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+    return {name for name in names if name.startswith("/memfd:std")}
+
+
+def test_a_program_that_cannot_be_started_leaves_no_file_open(programs: Path) -> None:
     path = programs / "wg"
     path.write_bytes(b"\x7fELF, and no more")
     path.chmod(0o755)
-    before = set(Path("/proc/self/fd").iterdir())
     with pytest.raises(OSError, match="Exec format error"):
         commands.Started(["wg", "show"])
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert in_memory_files() == set()
+    program(programs, "wg", "exit 0")
+    started = commands.Started(["wg", "show"])
+    assert len(in_memory_files()) == 2
+    started.end()
+    assert in_memory_files() == set()

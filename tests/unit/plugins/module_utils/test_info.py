@@ -189,11 +189,20 @@ def test_without_peers_there_are_their_numbers(config_dir: Path) -> None:
     assert not {"peers", "truncated"} & (first.keys() | second.keys())
 
 
-def test_a_long_answer_is_cut_and_says_so(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(info, "MAX_ENTRIES", 2)
-    first, second = ask(config_dir)["interfaces"]
-    assert [one["public_key"] for one in first["peers"]] == sorted(key(number) for number in (1, 2, 3))[:2]
-    assert (first["peer_count"], first["truncated"], second["truncated"]) == (3, True, False)
+def test_a_long_answer_is_cut_and_says_so(
+    config_dir: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All the interfaces together name no more peers than that."""
+    both = {name: [lines[0], *PEER_LINES] for name, lines in DUMPS.items()}
+    dump = "".join(f"{name}\t{line}\n" for name, lines in both.items() for line in lines)
+    stand_ins.prints("wg", {"--version": "wireguard-tools v1.0.1 - x\n", "show all dump": dump})
+    names = sorted(key(number) for number in (1, 2, 3))
+    for most, told in ((2, [names[:2], []]), (4, [names, names[:1]]), (6, [names, names])):
+        monkeypatch.setattr(info, "MAX_ENTRIES", most)
+        interfaces = ask(config_dir)["interfaces"]
+        assert [[peer["public_key"] for peer in one["peers"]] for one in interfaces] == told
+        assert [one["truncated"] for one in interfaces] == [len(some) < 3 for some in told]
+        assert [one["peer_count"] for one in interfaces] == [3, 3]
     monkeypatch.setattr(info, "MAX_ENTRIES", 1)
     assert ask(config_dir)["interfaces"][0]["routes"] == [{"network": "10.8.0.0/16", "table": "7"}]
 

@@ -213,6 +213,18 @@ def test_a_failure_raises_without_the_secrets_in_its_words(
     assert peers_of(fleet) == LIVE
 
 
+def test_secrets_that_were_given_are_hidden_even_where_nothing_could_be_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> InterfaceState:
+        raise CommandFailed("wg", 1, f"odd: {preshared_key(3)}")
+
+    monkeypatch.setattr(converge, "interface_state", broken)
+    fleet.has("wg0", running(LIVE))
+    with pytest.raises(Refused, match=r"^wg0: wg failed with exit code 1: odd: \(secret\)$"):
+        work.run({"interface": "wg0", "peers": BATCH}, False, True)
+
+
 def test_what_is_not_there_is_refused_and_none_of_it_is_no_change(fleet: Fleet) -> None:
     fleet.has("wg0", InterfaceState())
     with pytest.raises(
