@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Node,
     Operation,
 )
+from api_shim.schedule import ACTOR
 from tests.contract.server import Server, served
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
@@ -324,6 +326,31 @@ def test_a_node_that_hangs_is_an_error_while_its_callers_wait(server: Server, fl
 
 
 @pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
+def test_the_fleet_is_looked_at_by_schedule_only_if_it_is_set(
+    server: Server, fleet: RegistryFleet, tmp_path: Path
+) -> None:
+    def scheduled() -> list[str]:
+        with fleet.read() as session:
+            asked = select(Operation).where(Operation.requested_by == ACTOR)
+            return [one.state for one in session.scalars(asked)]
+
+    assert server.process is not None
+    assert scheduled() == []
+    with served(fleet, tmp_path, drift_interval="3600") as another:
+        deadline = time.monotonic() + 120
+        while set(scheduled()) != {"succeeded"}:
+            assert time.monotonic() < deadline, scheduled()
+            time.sleep(0.2)
+        looks = scheduled()
+        with another.client("read") as client:
+            assert "vpnfleet_fleet_check_timestamp_seconds 1." in client.get("/metrics").text
+    # It is the registry that knows when the next one is due: a server that begins anew does not look again.
+    with served(fleet, tmp_path, drift_interval="3600") as another, another.client("ops") as client:
+        assert client.get("/readyz").status_code == 200
+        assert scheduled() == looks
+
+
+@pytest.mark.parametrize("fleet", ["sqlite"], indirect=True)
 def test_a_repair_removes_no_more_than_it_may(server: Server, fleet: RegistryFleet) -> None:
     """And puts in place what is missing all the same."""
     (name,) = names_of("fused")
@@ -341,6 +368,8 @@ def test_a_repair_removes_no_more_than_it_may(server: Server, fleet: RegistryFle
             assert answer.status_code == 400, answer.text
         answer = client.post(place, json={"remove_unknown": True, "max_removals": 0})
         assert answer.status_code == 200, answer.text
+        assert answer.json()["status"] is True
+        assert answer.json()["message"].endswith("1 errors")
         data = answer.json()["data"]
         assert (data["added"], data["updated"], data["removed"]) == ([ours], [], [])
         assert [(one["peer"], one["action"]) for one in data["errors"]] == [("", "remove")]

@@ -13,9 +13,10 @@ SECRETS = f"{ETC}/secrets"
 LOG = "/var/log/vpnfleet-agent.log"
 PORT = 8443
 _PID = "/run/vpnfleet-agent.pid"
+_CLOCK = "/run/vpnfleet-clock"
 _START = f"""
 echo $$ >{_PID}
-export PYTHONPATH={ROOT}/current
+export PYTHONPATH={_CLOCK}:{ROOT}/current
 exec /usr/bin/python3 -m ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.run --listen '[::]:{PORT}' \
     --secrets {SECRETS} --state-dir /var/lib/vpnfleet-agent --user vpnfleet-agent \
     --certificate {ETC}/tls/current/certificate.pem --key {ETC}/tls/current/key.pem </dev/null >>{LOG} 2>&1
@@ -29,8 +30,12 @@ class NodeAgent:
 
     node: Node
 
-    def start(self) -> None:
-        """Start it, and wait until it is ready."""
+    def start(self, clock_off: int = 0) -> None:
+        """Start it, and wait until it is ready. Its clock is so many seconds off."""
+        # Python imports this by itself.
+        clock = f"import time\nright = time.time\ntime.time = lambda: right() + {clock_off}\n"
+        self.node.run(["mkdir", "-p", _CLOCK])
+        self.node.write(f"{_CLOCK}/sitecustomize.py", clock)
         ready = self._ready()
         self.node.run(["setsid", "--fork", "sh", "-c", _START])
         deadline = time.monotonic() + _PATIENCE

@@ -28,6 +28,7 @@ from tests.e2e.agent_calls import (
     section,
     unchanged,
 )
+from tests.e2e.broken_tools import FOLDER, order, stand_ins
 from tests.e2e.node_state import NodeState, read_state
 from tests.e2e.wg_node import Bystander
 from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
@@ -123,6 +124,9 @@ def test_nobody_may_call_who_does_not_sign_rightly_and_for_the_first_time(
         "unsigned": client.send("POST", PATH, body, {}),
         "forged": forged.request("POST", PATH, body),
         "truncated": client.send("POST", PATH, body[:-1], right),
+        "a truncated signature": client.send(
+            "POST", PATH, body, {**right, "X-Signature": right["X-Signature"][:-1]}
+        ),
         "re-ordered": client.send("POST", PATH, other, right),
         "another path": client.send("POST", "/v1/wg/wgby/syncconf", body, right),
         "a query string": client.send("POST", f"{PATH}?x=1", body, right),
@@ -234,6 +238,20 @@ def test_what_is_wrong_is_refused_and_nothing_applied(node: Node, client: Client
     assert f"{CONFIG} cannot be understood (line " in reply.body["error"]
     after = read_state(node)
     assert (after.interfaces["wg0"], after.files[CONFIG].text) == (wg0.interfaces["wg0"], broken)
+
+
+def test_what_fails_on_the_node_is_told_and_nothing_applied(
+    node: Node, client: Client, wg0: NodeState
+) -> None:
+    refused = f"echo {peer_key('c')} >{FOLDER}/refused; {order(0, 'refuse')}"
+    with stand_ins(node):
+        for broken, told in ((order(1, "fail"), "out of luck"), (refused, "No buffer space available")):
+            node.run(["sh", "-c", broken])
+            reply = client.syncconf("wg0", A + B + section("c", "10.80.0.4/32"))
+            assert (reply.status, list(reply.body)) == (500, ["error"]), reply
+            assert reply.body["error"].startswith(FAILED)
+            assert told in reply.body["error"]
+            unchanged(node, wg0)
 
 
 def test_paths_methods_and_interfaces_that_are_not_there(node: Node, client: Client, wg0: NodeState) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import AuditEntry, Node
 from tests.e2e import registry_fleet
 from tests.e2e.node_agent import ETC, PORT, SECRETS, NodeAgent
-from tests.e2e.registry_fleet import RegistryFleet, Started
+from tests.e2e.registry_fleet import RegistryFleet, Run, Started
 from tests.lab.fleet import ROOT
 from tests.self_signed import Identity
 
@@ -126,6 +127,42 @@ def test_an_agent_that_is_away_is_a_node_that_is_away(fleet: RegistryFleet, agen
     assert fleet.unfinished() == []
 
 
+def test_an_agent_whose_clock_is_off_is_an_error_of_that_node_alone(
+    fleet: RegistryFleet, agent: NodeAgent
+) -> None:
+    agent.stop()
+    agent.start(clock_off=-3600)
+    run = fleet.run("drift")
+    agent.restart()
+    assert run.code == 2
+    told = _looked_at(run)
+    assert [name for name, found in told.items() if "error" in found] == [NODE2]
+    assert "off the agent's clock" in told[NODE2]["error"]
+    assert {found["has_drift"] for name, found in told.items() if name != NODE2} == {False}
+    assert fleet.done("drift").published["status"] == "success"
+
+
+def test_a_nodes_overrides_come_by_its_agent_too(fleet: RegistryFleet, agent: NodeAgent) -> None:
+    told = fleet.provision({"gina@example.com": NODE2})["gina@example.com"]
+    for mtu, keepalive in ((1380, 20), (1400, 30)):
+        _override(fleet, mtu, keepalive)
+        found = fleet.done("drift", node=NODE2).result["data"]
+        assert [(one["field"], one["expected"]) for one in found["interface_issues"]] == [("mtu", mtu)]
+        assert [one["mismatches"][0]["expected"] for one in found["mismatched_peers"]] == [keepalive]
+        fleet.done("reconcile", node=NODE2)
+        assert fleet.done("drift", node=NODE2).result["data"]["has_drift"] is False
+        assert f"mtu {mtu} " in agent.node.run(["ip", "link", "show", told["interface"]]).stdout
+    fleet.done("remove", instance="gina@example.com")
+    _override(fleet, None, None)
+
+
+def _override(fleet: RegistryFleet, mtu: int | None, keepalive: int | None) -> None:
+    path = fleet.folder / "agent_overrides.json"
+    overrides = {"override_mtu": mtu, "override_keepalive": keepalive}
+    path.write_text(json.dumps([{"name": NODE2, **overrides}]), encoding="utf-8")
+    fleet.done("nodes", nodes_file=str(path))
+
+
 def test_half_a_dump_of_an_agents_node_is_an_error_of_that_node_alone(
     fleet: RegistryFleet, agent: NodeAgent
 ) -> None:
@@ -139,13 +176,17 @@ def test_half_a_dump_of_an_agents_node_is_an_error_of_that_node_alone(
     finally:
         agent.node.run(["rm", "/usr/local/sbin/wg"])
     assert run.code == 2
-    told = {
-        one["node"]: run.published["data"]["nodes"][one["node_id"]] for one in run.published["operations"]
-    }
+    told = _looked_at(run)
     assert [name for name, found in told.items() if "error" in found] == [NODE2]
     assert (told[NODE2]["has_drift"], told[NODE2]["reachable"]) == (None, True)
     assert {found["has_drift"] for name, found in told.items() if name != NODE2} == {False}
     fleet.done("remove", instance="fred@example.com")
+
+
+def _looked_at(run: Run) -> dict[str, Any]:
+    """What a look has found, by the nodes' names."""
+    found = run.published["data"]["nodes"]
+    return {one["node"]: found[one["node_id"]] for one in run.published["operations"]}
 
 
 def test_an_agent_that_is_killed_in_the_middle(fleet: RegistryFleet, agent: NodeAgent) -> None:

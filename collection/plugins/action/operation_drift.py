@@ -16,19 +16,15 @@ from ansible import context
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift as wg_drift
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import AnotherDigest
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.packed import pack
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport, probe
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils import agent_transport, node_look
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.agent_call import (
     Agent,
     AgentError,
     AgentFailed,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.node_shell import (
-    NodeShell,
-    NodeShells,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.node_shell import NodeShells
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry_action import (
     MISSING,
     RegistryAction,
@@ -78,8 +74,6 @@ _MOST_DIFF = 300_000
 _MOST_TOLD = 20
 #: Seconds in which a healthy node answers; one that takes longer makes room for the next.
 _PATIENCE = 2.0
-#: More seconds than that, after which a node itself ends what it was asked.
-_LONGER = 5.0
 #: Seconds in which a node has mended what differs, and in which it has said what it would mend. Two such calls fit into
 #: a run. A wg that hangs is told of long before by the node itself.
 _MENDING = 400.0
@@ -196,7 +190,7 @@ class ActionModule(RegistryAction):
         ) -> Callable[[], dict[str, Any]]:
             if name in agents:
                 return self._by_agent(agents[name], name, wanted, limit)
-            return partial(_by_probe, shells.shell(variables), wanted, limit)
+            return partial(node_look.look, shells.shell(variables), wanted, limit)
 
         return look
 
@@ -370,40 +364,6 @@ class ActionModule(RegistryAction):
             return dict.fromkeys(names, called), {}
         told = {str(one["name"]): one for one in answer.get("instances", ())}
         return {name: of_instance(told.get(name), answer) for name in names}, answer
-
-
-def _by_probe(shell: NodeShell, wanted: Sequence[wg_drift.Expected], limit: float) -> dict[str, Any]:
-    """Read a node by one shell there, and compare. Raises AnsibleError and WireGuardError."""
-    names = [one.interface for one in wanted if one.state != "any"]
-    whole = again = False
-    while True:
-        try:
-            return wg_drift.look(wanted, _read(shell, names, limit, whole, again))
-        except AnotherDigest:
-            # What is long was left there, and has to be seen after all.
-            whole = True
-        except probe.NotAsked:
-            # Peers are missing, or what was read is not all there: to be told apart.
-            again = True
-
-
-def _read(shell: NodeShell, names: Sequence[str], limit: float, whole: bool, again: bool) -> probe.Reading:
-    mark = probe.new_mark()
-    # When nobody waits for it any more, it ends there by itself.
-    code, printed, said = shell.run(
-        f"timeout {limit + _LONGER:g} /bin/sh", probe.text(names, mark, whole, again)
-    )
-    try:
-        reading = probe.parse(printed, mark)
-    except probe.CutShort as error:
-        reason = said.strip() or printed.strip()
-        if code == 0 or not reason or mark in printed:
-            raise
-        raise WireGuardError(f"{error}: {reason}") from None
-    if reading.user != "0":
-        # To others, nothing is there.
-        raise WireGuardError(f"to look at it takes root, and not user id {reading.user}: set ansible_become")
-    return reading
 
 
 def _outcome(done: Done[dict[str, Any]], limit: float) -> tuple[Outcome, dict[str, Any] | None]:

@@ -50,6 +50,8 @@ PEERS_PER_CALL = 200
 SYNCCONF_FROM = 1000
 # Linux takes no single argument longer than 128 KiB.
 LONGEST_ARGUMENT = 120_000
+# The kernel's settings of each interface.
+SETTINGS = "/proc/sys/net/ipv4/conf"
 
 
 def apply_step(step: Step, name: str, config_path: str, wanted: Device | None) -> None:
@@ -101,7 +103,7 @@ def _keep_secondaries(name: str) -> None:
     """Unless told otherwise, the kernel removes with an IPv4 address all those that were added later within its
     subnet, and so with 10.0.0.1/24 the 10.0.0.2/24 that takes its place."""
     try:
-        with open(f"/proc/sys/net/ipv4/conf/{name}/promote_secondaries", "w", encoding="ascii") as file:
+        with open(f"{SETTINGS}/{name}/promote_secondaries", "w", encoding="ascii") as file:
             file.write("1\n")
     except OSError:
         pass  # should it matter, reading back finds the address missing

@@ -20,13 +20,15 @@ _ADOPT = """[Service]
 ExecStart=
 ExecStart=/bin/sh -c '/sbin/ip link show dev %i >/dev/null 2>&1 || exec wg-quick up %i'
 """
+# Where units and what is dropped into them stand: for good, and until the next boot.
+FOR_GOOD, RUNTIME = "/etc/systemd/system", "/run/systemd/system"
 # Before the names of units.
 SHOW = ("systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--")
 
 
 def runs() -> bool:
     """Whether systemd is PID 1 of this node."""
-    return os.path.isdir("/run/systemd/system") and find("systemctl") is not None
+    return os.path.isdir(RUNTIME) and find("systemctl") is not None
 
 
 def unit_name(interface: str) -> str:
@@ -82,7 +84,7 @@ def stop(interface: str) -> None:
 
 def adopt(interface: str) -> None:
     """Make the unit active around an interface that is up, without touching the interface."""
-    folder = f"/run/systemd/system/{unit_name(interface)}.d"
+    folder = os.path.join(RUNTIME, unit_name(interface) + ".d")
     os.makedirs(folder, 0o755, exist_ok=True)
     try:
         with open(os.path.join(folder, "adopt.conf"), "w", encoding="ascii") as file:
@@ -96,7 +98,7 @@ def adopt(interface: str) -> None:
 
 def forget(interface: str) -> None:
     """Remove drop-ins that were made for this interface's unit."""
-    for folder in ("/etc/systemd/system", "/run/systemd/system"):
+    for folder in (FOR_GOOD, RUNTIME):
         path = os.path.join(folder, unit_name(interface) + ".d")
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -18,6 +18,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import drift_page_html as html
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_order import place
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_page_style import (
     POLICY,
@@ -30,9 +31,7 @@ MOST_NODES = 2000
 MOST_OF_A_KIND = 100
 MOST_ENTRIES = 2000
 _MOST_SECTIONS = 500
-_LONGEST = 300  # characters of a text
 _LONGEST_COMMAND = 1000
-_MOST_VALUES = 20  # values of a list
 # How many unknown peers of an interface a reconcile removes unless it is told otherwise.
 _REMOVALS = 10
 
@@ -47,23 +46,6 @@ _TITLES = {
     "missing_peers": ("Missing peers", "in the registry, and not on the node: these devices cannot connect"),
     "mismatched_peers": ("Mismatched peers", "on the node, with other settings than the registry has"),
     "unknown_peers": ("Unknown peers", "on the node, and not in the registry: they have access all the same"),
-}
-_FIELDS = {
-    "interface": "Interface",
-    "public_key": "Public key",
-    "listen_port": "Listen port",
-    "addresses": "Addresses",
-    "mtu": "MTU",
-    "enabled at boot": "Comes up at boot",
-    "file": "Config file",
-    "allowed_ips": "Allowed IPs",
-    "persistent_keepalive": "Keepalive",
-    "preshared_key": "Preshared key (fingerprint)",
-}
-_WORDS = {
-    ("interface", "absent"): "not there",
-    ("interface", "file"): "down, its config file is left",
-    ("file", "as running"): "says what runs",
 }
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -81,7 +63,7 @@ def page(data: Mapping[str, Any], created_at: str, instances: Mapping[str, str],
     sections = [_section(node, instances, whole, room) for node in troubled[:_MOST_SECTIONS]]
     if len(troubled) > _MOST_SECTIONS:
         left = len(troubled) - _MOST_SECTIONS
-        told = _more(f"{_counted(left, 'more node')} with trouble are left out here", whole)
+        told = html.more(f"{html.counted(left, 'more node')} with trouble are left out here", whole)
         sections.append(f"<section>{told}</section>")
     return "\n".join(
         [
@@ -96,8 +78,8 @@ def page(data: Mapping[str, Any], created_at: str, instances: Mapping[str, str],
             f"<style>{STYLE}</style>",
             "<main>",
             f"<h1>{escape(_title(numbers))}</h1>",
-            f'<p class="soft">The registry compared with what the nodes run, at {_text(created_at)} UTC.',
-            f'As data: <a href="{escape(quote(whole))}">{_text(whole)}</a></p>',
+            f'<p class="soft">The registry compared with what the nodes run, at {html.text(created_at)} UTC.',
+            f'As data: <a href="{escape(quote(whole))}">{html.text(whole)}</a></p>',
             _numbers(data["summary"], nodes, numbers),
             _overview(nodes, whole),
             *sections,
@@ -135,11 +117,11 @@ def _name(node: Mapping[str, Any]) -> str:
 def _title(numbers: Mapping[str, int]) -> str:
     total = sum(numbers.values())
     if numbers["good"] == total:
-        return f"No drift on {_counted(total, 'node')}"
-    parts = [f"drift on {numbers['bad']} of {_counted(total, 'node')}"] if numbers["bad"] else []
+        return f"No drift on {html.counted(total, 'node')}"
+    parts = [f"drift on {numbers['bad']} of {html.counted(total, 'node')}"] if numbers["bad"] else []
     if numbers["lost"]:
         parts.append(
-            f"{numbers['lost']} of {_counted(total, 'node')} not read"
+            f"{numbers['lost']} of {html.counted(total, 'node')} not read"
             if not parts
             else f"{numbers['lost']} not read"
         )
@@ -167,7 +149,7 @@ def _numbers(
     return "\n".join(
         f'<dl class="numbers" aria-label="{label}">'
         + "".join(
-            f"<div><dt>{_text(what)}</dt><dd{_classed(kind if number else '')}>{number:,}</dd></div>"
+            f"<div><dt>{html.text(what)}</dt><dd{html.classed(kind if number else '')}>{number:,}</dd></div>"
             for what, number, kind in cards
         )
         + "</dl>"
@@ -186,21 +168,21 @@ def _overview(nodes: Sequence[Mapping[str, Any]], whole: str) -> str:
     rows = []
     for index, node in enumerate(shown):
         linked = _state(node) != "good" and index < _MOST_SECTIONS
-        name = f"<bdi>{_text(_name(node))}</bdi>"
-        cells = [_cell("State", _state_in_words(node))]
+        name = f"<bdi>{html.text(_name(node))}</bdi>"
+        cells = [html.cell("State", _state_in_words(node))]
         for title, (_kind, count) in zip(heads[1:5], _KINDS, strict=True):
             number = node["summary"].get(count, 0)
             shown_number = "–" if "error" in node else f"{number:,}"
-            cells.append(_cell(title, shown_number, "number" if number else "number zero"))
+            cells.append(html.cell(title, shown_number, "number" if number else "number zero"))
         # Who was read was seen then.
         known = {"last_seen": node.get("detected_at")} | {
             key: node[key] for key, _title in more if key in node
         }
-        cells += [_cell(title, _value(key, known.get(key))) for key, title in more]
+        cells += [html.cell(title, html.value(key, known.get(key))) for key, title in more]
         rows.append([f'<a href="#{_anchor(node)}">{name}</a>' if linked else name, *cells])
     left = len(nodes) - len(shown)
-    return _table("All nodes, those with trouble first", ["Node", *heads], rows, numbers=range(2, 6)) + (
-        _more(f"{_counted(left, 'more node')} left out here", whole) if left else ""
+    return html.table("All nodes, those with trouble first", ["Node", *heads], rows, numbers=range(2, 6)) + (
+        html.more(f"{html.counted(left, 'more node')} left out here", whole) if left else ""
     )
 
 
@@ -208,7 +190,7 @@ def _state_in_words(node: Mapping[str, Any]) -> str:
     state = _state(node)
     words = {
         "good": "✓ in order",
-        "bad": f"▲ {_counted(node['summary']['total_issues'], 'difference')}",
+        "bad": f"▲ {html.counted(node['summary']['total_issues'], 'difference')}",
         "lost": "✕ unreachable" if node.get("reachable") is False else "✕ not read",
     }
     return f'<span class="{state}">{words[state]}</span>'
@@ -225,15 +207,19 @@ def _section(node: Mapping[str, Any], instances: Mapping[str, str], whole: str, 
     """`room` is how many entries the page has room for; it counts down."""
     parts = [f'<section id="{_anchor(node)}" aria-labelledby="{_anchor(node)}-name">']
     parts.append(
-        f'<h2 id="{_anchor(node)}-name"><bdi>{_text(_name(node))}</bdi>: {_state_in_words(node)}</h2>'
+        f'<h2 id="{_anchor(node)}-name"><bdi>{html.text(_name(node))}</bdi>: {_state_in_words(node)}</h2>'
     )
-    seen = [f"Looked at {_value('detected_at', node['detected_at'])} UTC."] if node.get("detected_at") else []
+    seen = (
+        [f"Looked at {html.value('detected_at', node['detected_at'])} UTC."]
+        if node.get("detected_at")
+        else []
+    )
     if "error" in node and node.get("last_seen"):
-        seen.append(f"Last seen {_value('last_seen', node['last_seen'])} UTC.")
+        seen.append(f"Last seen {html.value('last_seen', node['last_seen'])} UTC.")
     if seen:
         parts.append(f'<p class="soft">{" ".join(seen)}</p>')
     if "error" in node:
-        parts.append(f"<p>{_text(node['error'])}</p>")
+        parts.append(f"<p>{html.text(node['error'])}</p>")
         parts.append("<p>What it runs is not known. When it is back, look again:</p>")
         parts.append(_commands([_command("drift", node)]))
         return "\n".join([*parts, "</section>"])
@@ -254,12 +240,12 @@ def _list(
     heads, rows = _ROWS[kind](entries, instances)
     made = f'<h3>{title}: {number:,}</h3>\n<p class="soft">{means[0].upper()}{means[1:]}.</p>\n'
     if rows:
-        made += _table(f"{title} of {_name(node)}", heads, rows, hidden=True)
+        made += html.table(f"{title} of {_name(node)}", heads, rows, hidden=True)
     if number > len(entries):
         left = f"{number - len(entries):,} of {number:,} are left out here"
         if len(node[kind]) < number:
             left += f"; {len(node[kind]):,} of them are in the data, and all of them are counted"
-        made += _more(left, whole)
+        made += html.more(left, whole)
     return made
 
 
@@ -269,10 +255,10 @@ Rows = tuple[list[str], list[list[str]]]
 def _interface_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str, str]) -> Rows:
     return ["Interface", "What", "Should be", "Is"], [
         [
-            _interface(one, instances),
-            _cell("What", _field(one["field"])),
-            _cell("Should be", _value(one["field"], one["expected"]), "should"),
-            _cell("Is", _value(one["field"], one["actual"]), "is"),
+            html.interface(one, instances),
+            html.cell("What", html.field(one["field"])),
+            html.cell("Should be", html.value(one["field"], one["expected"]), "should"),
+            html.cell("Is", html.value(one["field"], one["actual"]), "is"),
         ]
         for one in entries
     ]
@@ -281,9 +267,9 @@ def _interface_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str
 def _missing_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str, str]) -> Rows:
     return ["Interface", "Peer", "Allowed IPs"], [
         [
-            _interface(one, instances),
-            _cell("Peer", _peer(one)),
-            _cell("Allowed IPs", _value("allowed_ips", one["allowed_ips"])),
+            html.interface(one, instances),
+            html.cell("Peer", html.peer(one)),
+            html.cell("Allowed IPs", html.value("allowed_ips", one["allowed_ips"])),
         ]
         for one in entries
     ]
@@ -292,11 +278,11 @@ def _missing_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str, 
 def _mismatched_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str, str]) -> Rows:
     return ["Interface", "Peer", "What", "Should be", "Is"], [
         [
-            _interface(one, instances),
-            _cell("Peer", _peer(one)),
-            _cell("What", _field(each["field"])),
-            _cell("Should be", _value(each["field"], each["expected"]), "should"),
-            _cell("Is", _value(each["field"], each["actual"]), "is"),
+            html.interface(one, instances),
+            html.cell("Peer", html.peer(one)),
+            html.cell("What", html.field(each["field"])),
+            html.cell("Should be", html.value(each["field"], each["expected"]), "should"),
+            html.cell("Is", html.value(each["field"], each["actual"]), "is"),
         ]
         for one in entries
         for each in one["mismatches"]
@@ -306,11 +292,11 @@ def _mismatched_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[st
 def _unknown_rows(entries: Iterable[Mapping[str, Any]], instances: Mapping[str, str]) -> Rows:
     return ["Interface", "Public key", "Allowed IPs", "Seen at", "Keepalive"], [
         [
-            _interface(one, instances),
-            _cell("Public key", _key(one["public_key"])),
-            _cell("Allowed IPs", _value("allowed_ips", one["allowed_ips"])),
-            _cell("Seen at", _value("endpoint", one["endpoint"] or "nowhere")),
-            _cell("Keepalive", _value("persistent_keepalive", one["persistent_keepalive"])),
+            html.interface(one, instances),
+            html.cell("Public key", html.key(one["public_key"])),
+            html.cell("Allowed IPs", html.value("allowed_ips", one["allowed_ips"])),
+            html.cell("Seen at", html.value("endpoint", one["endpoint"] or "nowhere")),
+            html.cell("Keepalive", html.value("persistent_keepalive", one["persistent_keepalive"])),
         ]
         for one in entries
     ]
@@ -363,84 +349,3 @@ def _command(playbook: str, node: Mapping[str, Any], *switches: str, check: bool
 def _commands(commands: Iterable[str]) -> str:
     told = "\n".join(escape(visible(one, _LONGEST_COMMAND)) for one in commands)
     return f'<pre tabindex="0" aria-label="Commands"><code>{told}</code></pre>'
-
-
-# ---- small parts
-
-
-def _table(
-    caption: str,
-    heads: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    numbers: Iterable[int] = (),
-    hidden: bool = False,
-) -> str:
-    """Rows of a head, and of cells that are made already."""
-    of_numbers = set(numbers)
-    head = "".join(
-        f'<th scope="col"{" class=number" if index in of_numbers else ""}>{escape(text)}</th>'
-        for index, text in enumerate(heads)
-    )
-    body = "\n".join(f'<tr><th scope="row">{row[0]}</th>{"".join(row[1:])}</tr>' for row in rows)
-    named = f' aria-label="{_text(caption)}"' if hidden else ""
-    told = "" if hidden else f"<caption>{_text(caption)}</caption>"
-    return f"<table{named}>{told}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n"
-
-
-def _cell(title: str, made: str, kind: str = "") -> str:
-    # On a narrow screen each cell says by itself what it is.
-    return f'<td data-is="{escape(title)}"{_classed(kind)}><div>{made}</div></td>'
-
-
-def _classed(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
-
-
-def _more(told: str, whole: str) -> str:
-    return f'<p class="more">{_text(told)}. The rest is in <a href="{escape(quote(whole))}">{_text(whole)}</a>.</p>\n'
-
-
-def _interface(entry: Mapping[str, Any], instances: Mapping[str, str]) -> str:
-    name = str(entry["interface"])
-    whose = instances.get(name)
-    return _text(name) + (f'<bdi class="name soft">{_text(whose)}</bdi>' if whose else "")
-
-
-def _peer(entry: Mapping[str, Any]) -> str:
-    name = entry.get("name")
-    return (f'<bdi class="name">{_text(name)}</bdi>' if name else "") + _key(entry["public_key"])
-
-
-def _key(key: object) -> str:
-    return f'<span class="key">{_text(key)}</span>'
-
-
-def _field(name: object) -> str:
-    return _text(_FIELDS.get(str(name), name))
-
-
-def _value(field: str, value: Any) -> str:
-    """A value in words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value in ([], ""):
-        return "–" if field in ("reachable", "last_seen") else "none"
-    if isinstance(value, (list, tuple)):
-        more = [f"and {len(value) - _MOST_VALUES:,} more"] if len(value) > _MOST_VALUES else []
-        return "<br>".join([*(_text(one) for one in value[:_MOST_VALUES]), *more])
-    if field == "persistent_keepalive" and isinstance(value, int):
-        return f"every {value} s" if value else "off"
-    if field in ("last_seen", "detected_at"):
-        return _text(str(value).replace("T", " ").removesuffix("Z").removesuffix("+00:00"))
-    if field == "public_key":
-        return _key(value)
-    return _text(_WORDS.get((field, str(value)), value))
-
-
-def _text(value: object) -> str:
-    """Any text as HTML."""
-    return escape(visible(str(value), _LONGEST))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,16 +16,28 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.apply import (
     SYNCCONF_FROM,
     apply_step,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import ZERO_KEY
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer, Route
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
+    AdoptUnit,
+    CreateLink,
+    DeleteLink,
+    EnableUnit,
+    LinkUp,
+    RemoveFile,
+    RunHooks,
     SetAddresses,
     SetDevice,
     SetMtu,
     SetPeers,
     SetRoutes,
+    StartUnit,
     Step,
+    StopUnit,
+    WriteFile,
 )
+from tests.unit.plugins.module_utils import stand_in_programs
 from tests.unit.plugins.module_utils.generated import (
     by_key,
     key,
@@ -32,6 +46,9 @@ from tests.unit.plugins.module_utils.generated import (
     private_key,
     public_key_of,
 )
+from tests.unit.plugins.module_utils.stand_in_programs import StandIns
+
+stand_ins = stand_in_programs.stand_ins
 
 
 class Ran:
@@ -79,6 +96,11 @@ def test_the_private_key_is_handed_over_in_memory(ran: Ran) -> None:
 def test_a_port_alone(ran: Ran) -> None:
     carry_out(SetDevice(listen_port=5))
     assert ran.commands == [["wg", "set", "wg0", "listen-port", "5"]]
+
+
+def test_a_mark_alone(ran: Ran) -> None:
+    carry_out(SetDevice(fwmark=0))
+    assert ran.commands == [["wg", "set", "wg0", "fwmark", "0"]]
 
 
 def test_peers_are_set_by_one_command(ran: Ran) -> None:
@@ -165,6 +187,23 @@ def test_addresses_are_added_before_others_go(ran: Ran) -> None:
     ]
 
 
+def test_an_address_that_goes_takes_no_other_with_it(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the kernel keeps when it is told so, before the first one goes."""
+    monkeypatch.setattr(apply, "SETTINGS", str(tmp_path))
+    (tmp_path / "wg0").mkdir()
+    setting = tmp_path / "wg0" / "promote_secondaries"
+    setting.write_text("0\n")
+    carry_out(SetAddresses(add=("10.0.0.2/24",)))
+    assert setting.read_text() == "0\n"
+    kept: list[str] = []
+    monkeypatch.setattr(apply, "run", lambda *_argv, **_how: kept.append(setting.read_text()))
+    carry_out(SetAddresses(remove=("10.0.0.1/24",)))
+    assert kept == ["1\n"]
+    assert ran.stdin == ["address add 10.0.0.2/24 dev wg0\n"]
+
+
 def test_routes_go_by_family(ran: Ran) -> None:
     carry_out(SetRoutes((Route("10.0.0.0/8", "main"), Route("fd00::/8", "7")), (Route("10.9.0.0/16", "7"),)))
     assert list(zip(ran.commands, ran.stdin, strict=True)) == [
@@ -177,6 +216,148 @@ def test_routes_go_by_family(ran: Ran) -> None:
 def test_the_mtu(ran: Ran) -> None:
     carry_out(SetMtu(1380))
     assert ran.commands == [["ip", "link", "set", "dev", "wg0", "mtu", "1380"]]
+
+
+def test_bringing_up(ran: Ran) -> None:
+    carry_out(LinkUp())
+    assert ran.commands == [["ip", "link", "set", "dev", "wg0", "up"]]
+
+
+def test_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "wg0.conf"
+    apply_step(WriteFile("[Interface]\n", None), "wg0", str(path), None)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("[Interface]\n", 0o600)
+    apply_step(RemoveFile("[Interface]\n"), "wg0", str(path), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [
+        (StartUnit(), ["start wg-quick@wg0.service"]),
+        (StopUnit(), ["stop wg-quick@wg0.service", "reset-failed wg-quick@wg0.service"]),
+        (AdoptUnit(), ["daemon-reload", "start wg-quick@wg0.service", "daemon-reload"]),
+        (EnableUnit(True), ["enable --quiet wg-quick@wg0.service"]),
+        (EnableUnit(False), ["disable --quiet wg-quick@wg0.service"]),
+    ],
+)
+def test_units(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch, step: Step, calls: list[str]) -> None:
+    stand_ins.with_systemd(monkeypatch)
+    carry_out(step)
+    assert stand_ins.calls() == [f"systemctl {call}" for call in calls]
+
+
+def test_hooks_run_in_their_order_for_their_interface(stand_ins: StandIns) -> None:
+    out = stand_ins.root / "out"
+    carry_out(RunHooks("post_up", (f"echo one %i >> {out}", f"echo two %i $((1 + 1)) >> {out}")))
+    assert out.read_text() == "one wg0\ntwo wg0 2\n"
+
+
+@pytest.mark.parametrize(
+    ("hook", "fails"), [("pre_up", True), ("post_up", True), ("pre_down", False), ("post_down", False)]
+)
+def test_a_failing_hook_keeps_an_interface_from_coming_and_not_from_going(
+    stand_ins: StandIns, hook: str, fails: bool
+) -> None:
+    out = stand_ins.root / "out"
+    step = RunHooks(hook, ("echo 'no such chain' >&2; exit 4", f"echo after > {out}"))
+    if fails:
+        with pytest.raises(CommandFailed, match="failed with exit code 4: no such chain"):
+            carry_out(step)
+    else:
+        carry_out(step)
+    assert out.exists() is not fails
+
+
+# ---- making and removing the interface
+
+ADD = "ip link add dev {} type wireguard"
+NO_WIREGUARD = "echo 'Error: Unknown device type.' >&2; exit 2"
+NOWHERE = "wg-nowhere"  # no interface of this machine, as lo is one of any
+
+
+def create(name: str) -> None:
+    apply_step(CreateLink(), name, "/nonexistent", None)
+
+
+def test_an_interface_is_made_by_the_kernel(stand_ins: StandIns) -> None:
+    stand_ins.program("ip")
+    stand_ins.program("wireguard-go")
+    create(NOWHERE)
+    assert stand_ins.calls() == [ADD.format(NOWHERE)]
+
+
+def test_an_interface_is_made_by_wireguard_go_where_the_kernel_cannot(
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
+    stand_ins.program("ip", NO_WIREGUARD)
+    for program in ("wireguard-go", "boringtun"):
+        stand_ins.program(program)
+    create(NOWHERE)
+    assert stand_ins.calls() == [ADD.format(NOWHERE), f"wireguard-go {NOWHERE}"]
+    monkeypatch.setenv("WG_QUICK_USERSPACE_IMPLEMENTATION", "boringtun")
+    create(NOWHERE)
+    assert stand_ins.calls() == [ADD.format(NOWHERE), f"boringtun {NOWHERE}"]
+
+
+def test_where_neither_can_it_is_said_what_to_install(
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WG_QUICK_USERSPACE_IMPLEMENTATION", raising=False)
+    stand_ins.program("ip", NO_WIREGUARD)
+    with pytest.raises(WireGuardError) as caught:
+        create(NOWHERE)
+    assert str(caught.value) == (
+        f"{NOWHERE} cannot be made: the kernel has no WireGuard (Error: Unknown device type.) and wireguard-go is "
+        "not installed (the role vpnfleet.wireguard.node does it)"
+    )
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_given_to_wireguard_go(stand_ins: StandIns) -> None:
+    stand_ins.program("ip", "echo 'RTNETLINK answers: File exists' >&2; exit 2")
+    stand_ins.program("wireguard-go")
+    with pytest.raises(CommandFailed, match="File exists"):
+        create("lo")
+    assert stand_ins.calls() == [ADD.format("lo")]
+
+
+class Sockets:
+    """wireguard-go's socket stays for so many looks; the clock goes on by a second with each wait."""
+
+    def __init__(self, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looks, self.seconds = looks, 0.0
+        monkeypatch.setattr(apply, "HERE", self)
+        monkeypatch.setattr(apply, "time", SimpleNamespace(monotonic=lambda: self.seconds, sleep=self.sleep))
+
+    def has_socket(self, _name: str) -> bool:
+        self.looks -= 1
+        return self.looks >= 0
+
+    def sleep(self, _seconds: float) -> None:
+        self.seconds += 1
+
+
+def test_an_interface_is_gone_when_its_socket_is(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = Sockets(3, monkeypatch)
+    apply_step(DeleteLink(), "lo", "/nonexistent", None)
+    assert ran.commands == [["ip", "link", "delete", "dev", "lo"]]
+    assert (sockets.looks, sockets.seconds) == (-1, 3)
+
+
+def test_one_that_is_gone_already_is_not_deleted_and_its_socket_not_waited_for_for_ever(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = Sockets(1000, monkeypatch)
+    apply_step(DeleteLink(), NOWHERE, "/nonexistent", None)
+    assert ran.commands == []
+    assert sockets.seconds == 5
+
+
+def test_peers_of_an_interface_that_shall_go_are_not_set(ran: Ran) -> None:
+    with pytest.raises(AssertionError, match="peers are set only on an interface that shall be"):
+        apply_step(SetPeers((peer(1),), added=(key(1),)), "wg0", "/nonexistent", None)
+    assert ran.commands == []
 
 
 def test_every_kind_of_step_is_known(ran: Ran) -> None:

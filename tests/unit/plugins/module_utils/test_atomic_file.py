@@ -140,6 +140,13 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, make: str) -> None:
     assert [name for name in names(tmp_path) if "vpnfleet-new" in name] == []
 
 
+def test_what_cannot_be_removed_is_said(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(WireGuardError, match=f"^{path} cannot be removed: Is a directory$"):
+        atomic_file.remove(str(path))
+    assert path.is_dir()
+
+
 def test_what_is_no_file_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(WireGuardError, match=f"^{tmp_path} cannot be read: Is a directory$"):
         atomic_file.read_text(str(tmp_path))

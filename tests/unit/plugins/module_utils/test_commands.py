@@ -153,6 +153,12 @@ def test_a_hook_that_leaves_something_in_the_background_is_not_waited_for(tmp_pa
     os.kill(int((tmp_path / "pid").read_text()), 9)  # it is still there: else this raises
 
 
+def test_a_hanging_hook_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "TIMEOUT", 0.2)
+    with pytest.raises(WireGuardError, match=r"^the hook 'exec sleep 60' did not end within 0\.2 s$"):
+        commands.run_hook("exec sleep 60", check=False)
+
+
 def test_a_long_failing_hook_is_cut_short() -> None:
     with pytest.raises(CommandFailed) as caught:
         commands.run_hook(
@@ -174,3 +180,23 @@ def test_a_daemon_has_a_session_of_its_own_and_none_of_our_pipes(programs: Path,
     commands.spawn_daemon(["wireguard-go", "wg0"])
     assert int((tmp_path / "sid").read_text()) != os.getsid(0)
     assert "pipe:" not in (tmp_path / "fds").read_text()
+
+
+def in_memory_files() -> set[str]:
+    """The open files of this process that exist in memory only."""
+    names = (str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+    return {name for name in names if name.startswith("/memfd:std")}
+
+
+def test_a_program_that_cannot_be_started_leaves_no_file_open(programs: Path) -> None:
+    path = programs / "wg"
+    path.write_bytes(b"\x7fELF, and no more")
+    path.chmod(0o755)
+    with pytest.raises(OSError, match="Exec format error"):
+        commands.Started(["wg", "show"])
+    assert in_memory_files() == set()
+    program(programs, "wg", "exit 0")
+    started = commands.Started(["wg", "show"])
+    assert len(in_memory_files()) == 2
+    started.end()
+    assert in_memory_files() == set()

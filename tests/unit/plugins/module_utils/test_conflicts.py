@@ -91,3 +91,12 @@ def test_link_local_addresses_are_everyones() -> None:
 
 def test_an_interface_that_goes_asks_for_nothing() -> None:
     check(InterfaceState(), before=with_network("192.168.50.0/24"))
+
+
+def test_networks_within_one_another_are_nobodys_business_where_they_have_one_owner() -> None:
+    check(running(by_key(peer(1, "10.9.0.0/16"), peer(2, "10.9.1.0/24")), table="auto"))
+    theirs = {"wg7": frozenset({Route("10.9.0.0/16", "main"), Route("10.9.1.0/24", "main")})}
+    held = held_networks(LINKS, theirs, {"wg7", "wg8"}, "wg8")
+    refuse_conflicts("wg8", InterfaceState(), with_network("10.10.0.0/16"), held)
+    with pytest.raises(Refused, match=r"^10\.9\.1\.7/32 of wg8 overlaps with 10\.9\.0\.0/16, which is wg7's"):
+        refuse_conflicts("wg8", InterfaceState(), with_network("10.9.1.7/32"), held)

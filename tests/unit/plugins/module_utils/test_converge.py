@@ -11,13 +11,10 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, converge, lock
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
-    CommandFailed,
     InvalidInput,
     WireGuardError,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import Node
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import summary
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Device,
@@ -25,7 +22,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Link,
     Unit,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import RunHooks, SetMtu, SetPeers, Step
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
+    RunHooks,
+    SetAddresses,
+    SetMtu,
+    SetPeers,
+    Step,
+    WriteFile,
+)
+from tests.unit.plugins.module_utils import simulated_fleet, stand_in_programs
 from tests.unit.plugins.module_utils.generated import (
     POOL_SECRETS,
     by_key,
@@ -37,67 +42,13 @@ from tests.unit.plugins.module_utils.generated import (
     running,
     wish,
 )
-from tests.unit.plugins.module_utils.simulator import SimulatedNode
+from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+from tests.unit.plugins.module_utils.stand_in_programs import StandIns
+
+fleet = simulated_fleet.fleet
+stand_ins = stand_in_programs.stand_ins
 
 GENERATED = 300
-
-
-class Fleet:
-    """Interfaces by name, and after how many steps one fails (once, or for good)."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[str, SimulatedNode] = {}
-        self.applied: list[tuple[str, Step]] = []
-        self.fails_at: int | None = None
-        self.fails_for = ""
-        self.for_good = False
-        self.ports: dict[str, int] = {}
-        self.taken: set[int] = set()
-        self.cut_short: set[str] = set()  # whose dump lacks peers
-        self.read_twice: list[str] = []
-
-    def has(self, name: str, state: InterfaceState) -> None:
-        self.nodes[name] = SimulatedNode(state)
-
-    def require_whole(self, devices: dict[str, Device]) -> None:
-        self.read_twice += devices
-        if self.cut_short & devices.keys():
-            raise IncompleteDump("wg show peers names others")
-
-    def apply(self, step: Step, name: str, _path: str, _wanted: object) -> None:
-        self.applied.append((name, step))
-        if self.fails_at is not None and name in ("", self.fails_for):
-            self.fails_at -= 1
-            if self.fails_at < 0:
-                if not self.for_good:
-                    self.fails_at = None
-                parts = self.nodes[name].parts(step)
-                next(parts, None)  # half of it is done
-                raise CommandFailed("ip", 1, "RTNETLINK answers: No buffer space available")
-        self.nodes[name].apply(step)
-
-
-@pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet()
-    monkeypatch.setattr(lock, "FOLDER", str(tmp_path))
-    monkeypatch.setattr(converge, "read_node", lambda _names: Node())
-    monkeypatch.setattr(
-        converge, "read_units", lambda wanted: {one.name: made.nodes[one.name].now.unit for one in wanted}
-    )
-    monkeypatch.setattr(
-        converge, "interface_state", lambda _node, name, _path, _unit, _known=None: made.nodes[name].state()
-    )
-    monkeypatch.setattr(converge, "apply_step", made.apply)
-    monkeypatch.setattr(converge, "require_whole", made.require_whole)
-    monkeypatch.setattr(converge, "public_key_of", public_key_of)
-    monkeypatch.setattr(converge, "new_private_key", lambda: private_key(9))
-    monkeypatch.setattr(converge, "choose_port", lambda: 45678)
-    monkeypatch.setattr(converge, "have_tools", lambda: True)
-    monkeypatch.setattr(converge, "require", lambda program: program)
-    monkeypatch.setattr(converge, "listen_ports", lambda: made.ports)
-    monkeypatch.setattr(converge, "port_is_free", lambda port: port not in made.taken)
-    return made
 
 
 def cases() -> Iterator[tuple[int, InterfaceState, Desired]]:
@@ -166,6 +117,32 @@ def test_a_failure_of_the_undoing_is_told(fleet: Fleet) -> None:
     assert outcome.error is not None
     assert "undoing it failed too" in outcome.error
     assert "run again when the cause is mended" in outcome.error
+
+
+def test_what_the_undoing_leaves_is_told_and_done_by_the_next_run(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = running(by_key(peer(1)))
+    fleet.has("wg0", before)
+
+    def stuck(step: Step, name: str, path: str, wanted: object) -> None:
+        if step != SetMtu(1420):
+            fleet.apply(step, name, path, wanted)
+
+    fleet.fails_for, fleet.fails_at = "wg0", 2
+    with monkeypatch.context() as patch:
+        patch.setattr(converge, "apply_step", stuck)
+        (outcome,) = converge.converge([Desired("wg0", mtu=1300, addresses=("10.0.0.1/24",))])
+    assert [type(step) for step in outcome.steps] == [WriteFile, SetMtu, SetAddresses]
+    assert outcome.error is not None
+    assert outcome.error.endswith("No buffer space available (undone, but for: set the MTU to 1420)")
+    assert lock.unfinished("wg0") == "changing"
+    left = fleet.nodes["wg0"].state()
+    assert left.link is not None
+    assert (left.link.mtu, left.link.addresses, left.file) == (1300, frozenset(), before.file)
+    (again,) = converge.converge([Desired("wg0", mtu=1420)])
+    assert (again.error, lock.unfinished("wg0")) == (None, "")
+    assert fleet.nodes["wg0"].state().link == before.link
 
 
 def test_what_does_not_stick_is_a_failure_and_undone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,3 +430,39 @@ def test_what_is_worked_out_from_half_a_dump_is_refused(fleet: Fleet) -> None:
     (outcome,) = converge.converge([Desired("wg0")], False, edit)
     assert outcome.error == "wg show peers names others"
     assert fleet.applied == []
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_an_edit_that_finds_nothing_to_do_leaves_all_as_it_is(fleet: Fleet, check_mode: bool) -> None:
+    """Even what an unfinished run has begun: that is for those to end who ask for something."""
+    there = running(by_key(peer(1)))
+    fleet.has("wg0", there)
+    with lock.locked(["wg0"]):
+        lock.begin("wg0", "changing")
+    (outcome,) = converge.converge([Desired("wg0", mtu=1300)], check_mode, lambda _desired, _actual: None)
+    assert (outcome.error, outcome.steps, fleet.applied) == (None, [], [])
+    assert outcome.before == outcome.wanted == dataclasses.replace(there, unfinished="changing")
+    assert lock.unfinished("wg0") == "changing"
+
+
+@pytest.mark.parametrize("with_systemd", [True, False])
+def test_an_interface_that_is_gone_leaves_no_traces(
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch, with_systemd: bool
+) -> None:
+    monkeypatch.setattr(lock, "FOLDER", str(stand_ins.root / "lock"))
+    if with_systemd:
+        stand_ins.with_systemd(monkeypatch)
+        (stand_ins.root / "RUNTIME" / "wg-quick@wg0.service.d").mkdir()
+    folder = stand_ins.root / "etc"
+    folder.mkdir()
+    for name in ("wg0.conf", ".wg0.conf.vpnfleet-new", "wg1.conf"):
+        (folder / name).write_text("[Interface]\n")
+    for config_dir in (folder, stand_ins.root / "nowhere"):
+        with lock.locked(["wg0", "wg1"]):
+            converge.forget(Desired("wg0", config_dir=str(config_dir)))
+        assert [path.name for path in (stand_ins.root / "lock").iterdir()] == ["wg1.lock"]
+    assert [path.name for path in folder.iterdir()] == ["wg1.conf"]
+    assert not (stand_ins.root / "nowhere").exists()
+    if with_systemd:
+        assert list((stand_ins.root / "RUNTIME").iterdir()) == []
+    assert stand_ins.calls() == ["systemctl daemon-reload"] * with_systemd

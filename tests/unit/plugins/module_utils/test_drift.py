@@ -13,6 +13,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     Expected,
     compare,
     file_difference,
+    only_peers_differ,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Link, Peer, Unit
@@ -271,3 +272,39 @@ def test_the_file_is_compared_with_what_runs() -> None:
     there = dataclasses.replace(there, device=dataclasses.replace(DEVICE, peers=live))
     assert file_difference(there) == "2 peers only in the file, 1 peer only running, 1 peer different"
     assert file_difference(HEALTHY) == ""
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        InterfaceState(),
+        dataclasses.replace(HEALTHY, device=None, link=None),
+        dataclasses.replace(HEALTHY, file=None, config=None),
+        dataclasses.replace(HEALTHY, file="x", config=None),
+    ],
+)
+def test_what_is_not_there_is_not_compared(there: InterfaceState) -> None:
+    assert file_difference(there) == ""
+
+
+def test_addresses_and_mtu_are_compared_where_there_is_a_link() -> None:
+    other = Link(True, 1380, frozenset({"10.0.0.9/24"}))
+    config = dataclasses.replace(HEALTHY.config, mtu=1400, fwmark=9)  # type: ignore[type-var]
+    there = dataclasses.replace(HEALTHY, config=config, link=other)
+    assert file_difference(there) == "fwmark 9, other addresses, MTU 1400"
+    assert file_difference(dataclasses.replace(there, link=None)) == "fwmark 9"
+
+
+@pytest.mark.parametrize(
+    ("difference", "only_peers"),
+    [
+        ("1 peer only in the file", True),
+        ("2 peers only in the file, 1 peer only running, 30 peers different", True),
+        ("1 peer different, listen port 7", False),
+        ("another private key", False),
+        ("broken: line 1: no section", False),
+        ("missing", False),
+    ],
+)
+def test_whether_a_file_differs_in_its_peers_alone(difference: str, only_peers: bool) -> None:
+    assert only_peers_differ(difference) is only_peers

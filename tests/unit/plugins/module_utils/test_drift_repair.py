@@ -19,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     InterfaceState,
     Peer,
 )
+from tests.unit.plugins.module_utils import simulated_fleet
 from tests.unit.plugins.module_utils.compared import DEVICE, HEALTHY, alive, many, peer_maps, stand_in
 from tests.unit.plugins.module_utils.generated import (
     NESTED_NETWORKS,
@@ -28,7 +29,11 @@ from tests.unit.plugins.module_utils.generated import (
     key,
     peer,
     peer_map,
+    preshared_key,
 )
+from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+
+fleet = simulated_fleet.fleet
 
 # ---- what a repair would ask for
 
@@ -79,6 +84,7 @@ class Wg:
     def __init__(self, live: dict[str, Peer], refuses: set[str], fails: bool = False) -> None:
         self.live, self.refuses, self.fails = live, refuses, fails
         self.tries = 0
+        self.gone_after = 1_000_000  # tries
 
     def converge(
         self,
@@ -88,7 +94,7 @@ class Wg:
     ) -> list[drift_repair.Outcome]:
         del check_mode
         (desired,) = wanted
-        before = alive(self.live)
+        before = alive(self.live) if self.tries < self.gone_after else InterfaceState()
         outcome = drift_repair.Outcome(desired, before, before)
         self.tries += 1
         try:
@@ -170,6 +176,23 @@ def test_what_is_no_matter_of_peers_is_one_error(monkeypatch: pytest.MonkeyPatch
     assert wg.tries == 2
 
 
+@pytest.mark.parametrize(
+    ("after", "errors"),
+    [
+        (1, [("", "reconcile", "wg refuses 2")]),
+        (2, [(key(1), "add", GONE := "the interface is not there any more"), (key(2), "add", GONE)]),
+    ],
+)
+def test_an_interface_that_goes_meanwhile_is_not_made_anew(
+    monkeypatch: pytest.MonkeyPatch, after: int, errors: list[tuple[str, str, str]]
+) -> None:
+    wg = Wg(by_key(peer(9)), {key(1)})
+    wg.gone_after = after
+    repair, _outcomes = one_by_one(monkeypatch, wg, by_key(peer(9), peer(1), peer(2)))
+    assert [(one["peer"], one["action"], one["error"]) for one in repair.errors] == errors
+    assert (repair.added, wg.live) == ([], by_key(peer(9)))
+
+
 def test_thousands_that_all_fail_are_not_tried_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     should = by_key(*(peer(number) for number in range(3000)))
     wg = Wg({}, set(should))
@@ -214,6 +237,29 @@ def test_too_many_removals_fail_the_task(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answer["msg"].startswith("wg0: 11 unknown peers would be removed, 10 are allowed")
     assert answer["reconciled"]["added"] == [key(50)]
     assert len(wg.live) == 12
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_the_answer_tells_of_the_repair_line_by_line_in_diff_mode(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, check_mode: bool
+) -> None:
+    there = alive(by_key(peer(1, "10.0.0.1/32", preshared_key=preshared_key(1)), peer(9)))
+    fleet.has("wg0", there)
+    stand_in(monkeypatch, {"wg0": there})
+    asked = [{"public_key": key(1), "allowed_ips": ["10.0.0.1"], "preshared_key": preshared_key(2)}]
+    params = {"interface": "wg0", "peers": asked, **dict.fromkeys(drift_repair.SWITCHES, True)}
+    answer = drift_repair.run(params, check_mode, with_diff=True)
+    assert (answer["changed"], answer["reconciled"]["updated"], answer["reconciled"]["removed"]) == (
+        True,
+        [key(1)],
+        [key(9)],
+    )
+    (diff,) = answer["diff"]
+    assert f"peer: {key(9)} allowed_ips (none)" in diff["before"].splitlines()
+    assert key(9) not in diff["after"]
+    assert not any(preshared_key(number) in str(answer) for number in (1, 2))
+    assert (fleet.nodes["wg0"].now == there) is check_mode
+    assert "diff" not in drift_repair.run(params, check_mode, with_diff=False)
 
 
 def test_one_that_wg_refuses_stands_for_itself_where_too_many_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import (
     IncompleteDump,
     Traffic,
@@ -110,3 +111,36 @@ def test_what_is_no_dump_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(IncompleteDump) as caught:
         parse_dump(text)
     assert private_key(1) not in str(caught.value)
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dump, "_LAST", None)
+    dump.remember()
+
+
+WHOLE = "".join(f"{line}\n" for line in [INTERFACE_LINE, *PEER_LINES])
+
+
+@pytest.mark.usefixtures("remembered")
+def test_a_dump_that_is_remembered_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = parse_dump(WHOLE, "wg0")
+    assert first == {"wg0": EXPECTED}
+    with monkeypatch.context() as patch:
+        patch.setattr(dump, "_peer", lambda _fields: pytest.fail("parsed again"))
+        again = parse_dump(WHOLE, "wg0")
+    assert again == first
+    # Nor is an interface that is gone in between taken for the one that was, or the other way round.
+    assert parse_dump("", "wg0") == {}
+    assert parse_dump(f"{INTERFACE_LINE}\n", "wg0")["wg0"].peers == {}
+    assert parse_dump(WHOLE, "wg0") == first
+
+
+@pytest.mark.usefixtures("remembered")
+def test_no_more_than_so_many_are_remembered() -> None:
+    for number in range(dump._MOST_INTERFACES + 2):
+        name = f"wg{number}"
+        assert parse_dump(WHOLE, name) == {name: EXPECTED}
+        assert dump._LAST is not None
+        assert name in dump._LAST
+        assert len(dump._LAST) <= dump._MOST_INTERFACES

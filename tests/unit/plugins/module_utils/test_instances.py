@@ -69,3 +69,44 @@ def test_a_wrong_public_key_holds_nobody_else_up(asked: list[Desired]) -> None:
     assert answer["failed"]
     assert "wg0: instances[0].public_key: is not a WireGuard key" in answer["msg"]
     assert [one.name for one in asked] == ["wg1"]
+
+
+def test_a_single_one_that_fails_is_told_of_at_the_top(
+    asked: list[Desired], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked == []
+    monkeypatch.setattr(instances, "converge", lambda wanted, _check: [Outcome(wanted[0], error="it broke")])
+    answer = instances.run({"name": "wg0"}, False, False)
+    assert (answer["failed"], answer["msg"], answer["error"]) == (True, "wg0: it broke", "it broke")
+    assert answer["instances"][0]["name"] == answer["name"] == "wg0"
+
+
+def test_many_that_fail_are_counted_and_the_first_named(asked: list[Desired]) -> None:
+    batch: list[Any] = [{"name": f"wg{number}", "mtu": "no number"} for number in range(11)]
+    answer = instances.run({"instances": [{"name": "wg99"}, 5, *batch]}, False, False)
+    assert [one.name for one in asked] == ["wg99"]
+    assert answer["msg"].startswith(
+        "12 of 13 instances failed. instances[1]: instances[1]: is not a mapping; wg0: "
+    )
+    assert answer["msg"].endswith("; and 2 more")
+    assert ("wg8: " in answer["msg"], "wg9: " in answer["msg"]) == (True, False)
+    assert [one["name"] for one in answer["instances"]] == [
+        "wg99",
+        "instances[1]",
+        *(f"wg{number}" for number in range(11)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({}, "one of name, instances and src is needed"),
+        ({"instances": {"name": "wg0"}}, "instances: is not a list"),
+        ({"instances": "wg0"}, "instances: is not a list"),
+    ],
+)
+def test_it_is_said_what_to_ask_for(asked: list[Desired], params: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        instances.run(params, False, False)
+    assert str(caught.value) == problem
+    assert asked == []

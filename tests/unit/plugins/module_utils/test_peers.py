@@ -1,15 +1,33 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import converge
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import peers as work
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
+    CommandFailed,
+    InvalidInput,
+    Refused,
+)
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
-from tests.unit.plugins.module_utils.generated import by_key, key, peer, preshared_key, running
+from tests.unit.plugins.module_utils import simulated_fleet
+from tests.unit.plugins.module_utils.generated import (
+    by_key,
+    key,
+    peer,
+    preshared_key,
+    private_key,
+    public_key_of,
+    running,
+)
+from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+
+fleet = simulated_fleet.fleet
 
 
 @pytest.mark.parametrize(
@@ -116,3 +134,111 @@ def test_a_peer_of_no_interface_is_gone_already() -> None:
 def test_a_peer_is_not_removed_from_a_file_alone_let_alone_the_file_with_it() -> None:
     with pytest.raises(Refused, match="only its config file is there"):
         edited({"public_key": key(1), "state": "absent"}, InterfaceState(file="[Interface\n"))
+
+
+# ---- the answer as a whole
+
+
+def peers_of(fleet: Fleet) -> dict[str, Peer]:
+    device = fleet.nodes["wg0"].now.device
+    assert device is not None
+    return device.peers
+
+
+BATCH = [
+    {"public_key": key(1), "persistent_keepalive": 0, "preshared_key": preshared_key(7)},
+    {"public_key": key(2), "state": "absent"},
+    {"public_key": key(3), "allowed_ips": ["10.0.0.3"], "preshared_key": preshared_key(3)},
+]
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_the_answer_names_each_peer_and_no_secret(fleet: Fleet, check_mode: bool) -> None:
+    fleet.has("wg0", running(LIVE))
+    answer = work.run({"interface": "wg0", "peers": BATCH}, check_mode, True)
+    (diff,) = answer.pop("diff")
+    assert answer == {
+        "interface": "wg0",
+        "changed": True,
+        "public_key": public_key_of(private_key(1)),
+        "listen_port": 51820,
+        "peers_added": [key(3)],
+        "peers_added_count": 1,
+        "peers_updated": [key(1)],
+        "peers_updated_count": 1,
+        "peers_removed": [key(2)],
+        "peers_removed_count": 1,
+        "steps": ["rewrite the config file", "add 1 peer and update 1 peer and remove 1 peer"],
+    }
+    assert f"peer: {key(2)} allowed_ips 10.0.0.2/32" in diff["before"]
+    assert f"peer: {key(3)} allowed_ips 10.0.0.3/32" in diff["after"]
+    text = json.dumps(diff)
+    assert not any(secret[:32] in text for secret in (private_key(1), *map(preshared_key, (1, 3, 7))))
+    if check_mode:
+        assert fleet.applied == []
+        assert peers_of(fleet) == LIVE
+        return
+    assert peers_of(fleet) == {
+        key(1): LIVE[key(1)]._replace(preshared_key=preshared_key(7), persistent_keepalive=0),
+        key(3): peer(3, "10.0.0.3/32", preshared_key=preshared_key(3)),
+    }
+    again = work.run({"interface": "wg0", "peers": BATCH}, False, True)
+    assert (again["changed"], again["steps"], again["diff"]) == (False, [], [])
+
+
+def test_without_diff_mode_there_is_none(fleet: Fleet) -> None:
+    fleet.has("wg0", running(LIVE))
+    answer = work.run({"interface": "wg0", "public_key": key(2), "state": "absent"}, False, False)
+    assert (answer["peers_removed"], "diff" in answer) == ([key(2)], False)
+    assert peers_of(fleet).keys() == {key(1)}
+
+
+def test_a_failure_raises_without_the_secrets_in_its_words(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever program repeats them."""
+    fleet.has("wg0", running(LIVE))
+    secrets = (private_key(1), preshared_key(1), preshared_key(3))
+
+    def talkative(*_arguments: object) -> None:
+        raise CommandFailed("wg", 1, f"cannot parse {' '.join(secrets)}, nor {key(1)}")
+
+    monkeypatch.setattr(converge, "apply_step", talkative)
+    with pytest.raises(Refused) as caught:
+        work.run({"interface": "wg0", "peers": BATCH}, False, True)
+    message = str(caught.value)
+    assert message.startswith(
+        f"wg0: wg failed with exit code 1: cannot parse (secret) (secret) (secret), nor {key(1)} (undone"
+    )
+    assert peers_of(fleet) == LIVE
+
+
+def test_secrets_that_were_given_are_hidden_even_where_nothing_could_be_read(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> InterfaceState:
+        raise CommandFailed("wg", 1, f"odd: {preshared_key(3)}")
+
+    monkeypatch.setattr(converge, "interface_state", broken)
+    fleet.has("wg0", running(LIVE))
+    with pytest.raises(Refused, match=r"^wg0: wg failed with exit code 1: odd: \(secret\)$"):
+        work.run({"interface": "wg0", "peers": BATCH}, False, True)
+
+
+def test_what_is_not_there_is_refused_and_none_of_it_is_no_change(fleet: Fleet) -> None:
+    fleet.has("wg0", InterfaceState())
+    with pytest.raises(
+        Refused, match=r"^wg0: there is no such interface; bring it up with wg_instance first$"
+    ):
+        work.run({"interface": "wg0", "public_key": key(1)}, False, False)
+    answer = work.run({"interface": "wg0", "public_key": key(1), "state": "absent"}, False, False)
+    assert (answer["changed"], answer["public_key"], answer["peers_removed"]) == (False, None, [])
+    assert fleet.applied == []
+
+
+def test_the_interface_is_named_first(fleet: Fleet) -> None:
+    for params in ({"public_key": key(1)}, {"interface": "../wg0", "public_key": key(1)}):
+        with pytest.raises(InvalidInput) as caught:
+            work.run(params, False, False)
+        assert caught.value.field == "interface"
+    assert fleet.nodes == {}

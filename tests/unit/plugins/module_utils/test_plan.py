@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import steps as steps_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan, route_changes
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Hooks,
     InterfaceState,
@@ -171,3 +171,19 @@ def test_a_kill_while_the_table_changes_leaves_no_routes_behind() -> None:
         assert carried_out(left, plan(left, wanted_of(desired, left))).routes == frozenset(), (
             f"after {done} steps"
         )
+
+
+def test_routes_of_the_file_go_where_the_interface_could_not_be_read() -> None:
+    """They stand there for the peers of the file, and nobody knows of others."""
+    there = running(by_key(peer(1, "10.9.0.0/24"), peer(2, "10.8.0.0/24")), table="auto")
+    there = dataclasses.replace(there, device=None, routes=there.routes | frozenset(FOREIGN_ROUTES))
+    wanted = running(by_key(peer(1, "10.9.0.0/24"), peer(3, "10.7.0.0/24")), table="auto")
+    assert route_changes(there, wanted) == SetRoutes(
+        (Route("10.7.0.0/24", "main"),), (Route("10.8.0.0/24", "main"),)
+    )
+
+
+def test_an_interface_is_not_brought_up_by_halves() -> None:
+    there = running(some_peers(1))
+    with pytest.raises(AssertionError, match="has a device and a link"):
+        plan(there, dataclasses.replace(there, link=None))

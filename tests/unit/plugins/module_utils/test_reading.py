@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import reading, source
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import render
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.config_file import AnotherDigest, render
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import IncompleteDump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import Refused, WireGuardError
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import (
     Node,
     free_port,
     interface_state,
+    listen_ports,
     port_is_free,
     read_node,
 )
@@ -26,10 +29,15 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     Route,
     Unit,
 )
-from tests.unit.plugins.module_utils.generated import by_key, peer, private_key, public_key_of
+from tests.unit.plugins.module_utils import stand_in_programs
+from tests.unit.plugins.module_utils.generated import by_key, key, peer, private_key, public_key_of
+from tests.unit.plugins.module_utils.stand_in_programs import StandIns
+
+stand_ins = stand_in_programs.stand_ins
 
 ADDRESSES = [
     {},
+    {"ifindex": 3, "flags": ["UP"], "mtu": 1500},
     {
         "ifname": "lo",
         "flags": ["LOOPBACK", "UP"],
@@ -150,6 +158,21 @@ def test_a_dump_cut_short_is_refused(programs: Programs) -> None:
         read_node(["wg0"])
 
 
+def test_a_dump_that_fails_as_a_whole_is_no_node_without_interfaces(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        if argv[0] == "wg":
+            return subprocess.CompletedProcess(argv, 1, "", "Unable to list interfaces: Not permitted\n")
+        return programs.run(argv, **how)
+
+    monkeypatch.setattr(source, "run", run)
+    with pytest.raises(
+        IncompleteDump, match=r"^wg show all dump failed: Unable to list interfaces: Not permitted$"
+    ):
+        read_node(None)
+
+
 def test_an_answer_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         source, "run", lambda argv, **_how: subprocess.CompletedProcess(argv, 0, "Object", "")
@@ -230,6 +253,40 @@ def test_a_file_that_is_known_is_not_parsed_again(tmp_path: Path, monkeypatch: p
     assert interface_state(Node(), "wg0", str(path), None, known).config is known.config
 
 
+class Elsewhere(source.ThisNode):
+    """A source that tells of a long file's peers by a digest."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def file(self, path: str) -> source.File | None:
+        del path
+        head, _begin, rest = self._text.partition("[Peer]\n")
+        return source.File(f"{head}[Peer]\n", True, hashlib.sha256(f"[Peer]\n{rest}".encode()).hexdigest())
+
+
+def test_a_file_with_a_digest_has_the_peers_that_run() -> None:
+    device = Device(private_key(1), key(1), 51820, 0, by_key(peer(1, "10.0.0.1/32", endpoint="192.0.2.9:9")))
+    node = Node(links={"wg0": Link(True, 1420, frozenset())}, devices={"wg0": device})
+    node.source = Elsewhere(render(CONFIG))
+    state = interface_state(node, "wg0", "/etc/wireguard/wg0.conf", None)
+    assert state.config is not None
+    assert state.config.peers is device.peers
+    assert (state.config.private_key, state.config.listen_port) == (private_key(1), 51820)
+    device.peers[key(2)] = peer(2)
+    with pytest.raises(AnotherDigest):
+        interface_state(node, "wg0", "/etc/wireguard/wg0.conf", None)
+
+
+def test_the_ports_of_the_interfaces_that_can_be_read(stand_ins: StandIns) -> None:
+    stand_ins.program(
+        "wg",
+        "printf 'wg0\\t51820\\nwg1\\t(none)\\nwg2\\t7\\n'; echo 'Unable to access interface wg3: Broken' >&2; exit 1",
+    )
+    assert listen_ports() == {"wg0": 51820, "wg2": 7}
+    assert stand_ins.calls() == ["wg show all listen-port"]
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_port_that_a_program_receives_on_is_not_free(family: socket.AddressFamily) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as program:
@@ -244,3 +301,26 @@ def test_a_free_port_is_free_and_none_of_those_taken() -> None:
     port = free_port(taken)
     assert port not in taken
     assert port_is_free(port)
+
+
+def test_a_node_without_ipv6_is_asked_for_ipv4_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no socket of that family to be had."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as program:
+        program.bind(("::1", 0))
+        port = program.getsockname()[1]
+        assert not port_is_free(port)
+        paths = SimpleNamespace(exists=lambda path: path != "/proc/net/if_inet6")
+        monkeypatch.setattr(reading, "os", SimpleNamespace(path=paths))
+        assert port_is_free(port)
+
+
+def test_a_port_that_is_not_free_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def is_free(port: int) -> bool:
+        asked.append(port)
+        return len(asked) == 3
+
+    monkeypatch.setattr(reading, "port_is_free", is_free)
+    assert free_port() == asked[2]
+    assert len(asked) == 3

@@ -89,6 +89,11 @@ def test_each_step_has_its_words(step: steps_of.Step, words: str) -> None:
     assert summary([step]) == [words]
 
 
+def test_a_step_of_another_kind_is_not_passed_over() -> None:
+    with pytest.raises(AssertionError, match=r"^no words for str$"):
+        summary(["a step of another kind"])  # type: ignore[list-item]
+
+
 def test_every_kind_of_step_is_in_the_table_above() -> None:
     assert {type(step) for step, _words in STEPS} == set(steps_of.Step.__args__)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import 
     scrub,
     secrets_of,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, InterfaceState
 from tests.unit.plugins.module_utils.generated import (
     by_key,
     key,
@@ -94,6 +96,16 @@ def test_lists_are_bound_and_counts_exact(sizes: list[tuple[int, int]], most: in
 def test_secrets_of_states() -> None:
     there = running(by_key(peer(1, preshared_key=preshared_key(1)), peer(2)))
     assert secrets_of([there, InterfaceState()]) == {private_key(1), preshared_key(1)}
+
+
+def test_an_interface_without_a_key_hides_no_secret_of_its_file() -> None:
+    there = running(by_key(peer(1, preshared_key=preshared_key(1))))
+    bare = Device(None, None, 0, 0, by_key(peer(2, preshared_key=preshared_key(2))))
+    assert secrets_of([dataclasses.replace(there, device=bare)]) == {
+        private_key(1),
+        preshared_key(1),
+        preshared_key(2),
+    }
 
 
 SECRETS = {private_key(1), preshared_key(1)}
