@@ -54,3 +54,29 @@ def test_it_is_taken_out_once(controller: Controller) -> None:
     take_out(controller)
     take_out(controller)
     assert NL not in [node.name for node in controller.rows(Node)]
+
+
+@pytest.mark.parametrize("point", [3, 9])  # before and after it has come up there
+def test_what_was_to_come_to_it_stays_where_it_is(controller: Controller, point: int) -> None:
+    """A transfer that was killed on its way to it is given up."""
+    controller.play("provision", instance=ALICE, node=DE)
+    assert controller.killed(point, "transfer", instance=ALICE, node=NL)
+    take_out(controller)
+    (transfer,) = [row for row in controller.rows(Operation) if row.kind == "transfer"]
+    assert transfer.state == "canceled"
+    assert controller.rows(Teardown) == []
+    assert DE in controller.up(ALICE)
+    assert controller.one("disconnect", instance=ALICE)["status"] == "success"
+
+
+def test_a_removal_goes_on_for_the_other_nodes(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=NL)
+    controller.fleet.set_weather(Weather.UNREACHABLE, NL)
+    controller.play("transfer", instance=ALICE, node=DE)
+    controller.fleet.set_weather(Weather.UNREACHABLE, DE)
+    removed = controller.one("remove", instance=ALICE)
+    assert len(controller.rows(Teardown)) == 2
+    take_out(controller)
+    (removal,) = [row for row in controller.rows(Operation) if row.id == removed["operation_id"]]
+    assert removal.state == "pending"
+    assert len(controller.rows(Teardown)) == 1

@@ -88,3 +88,19 @@ def test_a_key_file_is_made_once_and_for_its_user_alone(tmp_path: Path) -> None:
     assert secrets.keys_from_file(path) == keys
     assert [each.name for each in tmp_path.iterdir()] == ["registry.key"]
     secrets.use(keys)
+
+
+def test_before_a_registry_is_opened_nothing_is_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_cipher", None)
+    with pytest.raises(NotUsable, match="has not been opened"):
+        secrets.cipher()
+
+
+def test_of_two_that_make_the_key_file_the_second_takes_the_firsts(tmp_path: Path) -> None:
+    path = tmp_path / "registry.key"
+    secrets._make_key_file(path)
+    made = path.read_bytes()
+    secrets._make_key_file(path)
+    assert path.read_bytes() == made
+    assert secrets.keys_from_file(path) == [made.decode().strip()]
+    assert list(tmp_path.iterdir()) == [path]
