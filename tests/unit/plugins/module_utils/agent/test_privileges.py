@@ -50,7 +50,8 @@ def test_what_was_given_up_is_gone() -> None:
             (0, 0)
         ] * 2
         assert death.value == 9
-        with pytest.raises(PermissionError):
+        # The second where there is no root at all, in a namespace of one who runs the tests.
+        with pytest.raises(OSError, match="Operation not permitted|Invalid argument"):
             os.setuid(0)
         return 0
 
