@@ -51,7 +51,7 @@ def test_what_was_given_up_is_gone() -> None:
         ] * 2
         assert death.value == 9
         # The second where there is no root at all, in a namespace of one who runs the tests.
-        with pytest.raises(OSError, match="Operation not permitted|Invalid argument"):
+        with pytest.raises(OSError, match=r"Operation not permitted|Invalid argument"):
             os.setuid(0)
         return 0
 
