@@ -61,7 +61,7 @@ def _started(commands: List[Tuple[str, ...]]) -> Iterator[Dict[Tuple[str, ...], 
             started.end()
 
 
-def read_at_once(interfaces: List[str], meanwhile: Callable[[], None] = lambda: None) -> Node:
+def read_at_once(interfaces: List[str], meanwhile: Callable[[], object] = lambda: None) -> Node:
     """As read_node of a few interfaces. `meanwhile` is called when the commands run; what it raises ends them."""
     if len(interfaces) > ONE_BY_ONE:
         meanwhile()

@@ -20,6 +20,7 @@ from typing import Iterator, List
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.journal import tell
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.privileges import CannotDrop, drop
 
+OWN_GROUPS = "/proc/self/cgroup"
 # Where the groups are that systemd makes, of version 2 and 1.
 _BY_SYSTEMD = {"": "/sys/fs/cgroup", "name=systemd": "/sys/fs/cgroup/systemd"}
 
@@ -41,7 +42,7 @@ def main(arguments: List[str]) -> int:
 
 def _processes() -> Iterator[int]:
     """What is in the control group of the unit that this process is part of."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as groups:
+    with open(OWN_GROUPS, encoding="utf-8", errors="surrogateescape") as groups:
         for line in groups:
             _number, controllers, path = line.rstrip("\n").split(":", 2)
             if path == "/" or controllers not in _BY_SYSTEMD:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Callable, List, Optional
+from typing import IO, Callable, List, Optional, cast
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.back import Back
@@ -103,8 +103,7 @@ class FrontProcess:
             pass  # it has ended
 
     def _say_no_more(self) -> None:
-        if self._process.stdin is not None:  # as it was made with one
-            self._process.stdin.close()
+        cast(IO[bytes], self._process.stdin).close()  # it was made with one
 
     def _end(self) -> None:
         """Nobody serves it any more. A front in its right mind knows, and ends; it is not taken at its word."""

@@ -18,6 +18,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.source import H
 
 MOST_INTERFACES = 1000
 SECONDS = 5.0  # for each command: whoever asks for health wants to know soon
+MODULE = "/sys/module/wireguard/version"  # of the kernel's own
 # Of one interface, for instance of a wireguard-go that was killed; wg goes on with the others.
 _UNREADABLE = re.compile(r"^Unable to access interface ", re.MULTILINE)
 
@@ -89,7 +90,7 @@ def _version(argv: List[str]) -> str:
 def _module() -> Any:
     """The version of the kernel's WireGuard; None where there is none, or where it is loaded at the first use."""
     try:
-        with open("/sys/module/wireguard/version", encoding="ascii") as file:
+        with open(MODULE, encoding="ascii") as file:
             return file.read().strip()[:40]
     except OSError:
         return None

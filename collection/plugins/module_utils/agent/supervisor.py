@@ -18,7 +18,8 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from functools import partial
+from typing import Callable, List, Optional
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import dump
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
@@ -51,16 +52,14 @@ class Settings:
     key: Optional[str] = None
 
 
-Event = Tuple[str, Optional[FrontProcess]]
-
-
 class Supervisor:
     """The agent while it runs."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises CannotStart."""
         self._settings = settings
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        # What is to be done next, by the one thread that does anything to the fronts.
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._fronts: List[FrontProcess] = []  # the last one is the one in use, or about to be
         self._stopping = False
         try:
@@ -80,8 +79,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve until the end; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._events.put(("stop", None)))
-        signal.signal(signal.SIGHUP, lambda _number, _frame: self._events.put(("reload", None)))
+            signal.signal(number, lambda _number, _frame: self._events.put(self._stop))
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._events.put(self._reload))
         dump.remember()
         try:
             self._start_front()
@@ -98,18 +97,10 @@ class Supervisor:
         """Until there is no front any more."""
         while self._fronts:
             try:
-                what, front = self._events.get(timeout=self._patience())
+                heed = self._events.get(timeout=self._patience())
             except queue.Empty:
-                self._kill_late()
-                continue
-            if what == "stop":
-                self._stop()
-            elif what == "reload":
-                self._reload()
-            elif what == "ready" and front is not None:
-                self._take_over(front)
-            elif what == "ended" and front is not None:
-                self._ended(front)
+                heed = self._kill_late
+            heed()
 
     def _patience(self) -> Optional[float]:
         """For how many seconds no front is late; None: however long."""
@@ -132,8 +123,8 @@ class Supervisor:
         self._fronts.append(front)
         front.serve(
             Back(front.channel, self._authentication, self._pool),
-            ready=lambda front: self._events.put(("ready", front)),
-            ended=lambda front: self._events.put(("ended", front)),
+            ready=lambda front: self._events.put(partial(self._take_over, front)),
+            ended=lambda front: self._events.put(partial(self._ended, front)),
         )
 
     def _take_over(self, front: FrontProcess) -> None:

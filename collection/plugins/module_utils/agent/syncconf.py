@@ -41,6 +41,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.results import scrub, secrets_of
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState
 
+LINKS = "/sys/class/net"  # a folder of each interface's
 DONE = {"status": "success", "message": "Configuration synchronized successfully"}
 
 
@@ -53,7 +54,7 @@ def syncconf(interface: str, body: Union[bytes, bytearray]) -> Answer:
     try:
         check_name(interface, "interface")
         # Asked before anything else, so that a name leaves no lock behind.
-        if not os.path.exists(os.path.join("/sys/class/net", interface)):
+        if not os.path.exists(os.path.join(LINKS, interface)):
             raise NoInterface(f"there is no interface {interface} on this node")
     except (InvalidInput, NoInterface) as problem:
         return _failed(404, str(problem))
@@ -91,13 +92,14 @@ class _Asked:
 
     def __init__(self, encoded: str, known: Known) -> None:
         self._encoded = encoded
-        self.config: Optional[PeerConfig] = None
+        self._config: Optional[PeerConfig] = None
         self.known = known
 
-    def look(self) -> None:
-        """Look at it, the first time. Raises InvalidInput."""
-        if self.config is None:
-            self.config, self.known = parse_known(_decoded(self._encoded), self.known)
+    def look(self) -> PeerConfig:
+        """What it says; looked at the first time only. Raises InvalidInput."""
+        if self._config is None:
+            self._config, self.known = parse_known(_decoded(self._encoded), self.known)
+        return self._config
 
 
 def _bring(interface: str, encoded: str, max_removals: Optional[int]) -> Answer:
@@ -126,10 +128,7 @@ def _edit(desired: Desired, actual: InterfaceState, asked: _Asked) -> Desired:
     device = actual.device
     if device is None:
         raise NoInterface(f"there is no WireGuard interface {desired.name} on this node")
-    asked.look()
-    config = asked.config
-    if config is None:  # which `look` has seen to
-        raise ValueError("the configuration has not been looked at")
+    config = asked.look()
     for name, said, runs in (
         ("PrivateKey", config.private_key, device.private_key),
         ("ListenPort", config.listen_port, device.listen_port),

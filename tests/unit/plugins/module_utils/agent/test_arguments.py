@@ -40,6 +40,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("wg_peer", {"interface": "wg0", "_packed": "eA=="}),
     ("wg_instance", {"instances": [{"name": "wg0", "peers": [PEER], "enabled": "off", "mtu": 1380}]}),
     ("wg_instance", {"instances": [{"state": "present"}]}),
+    ("wg_instance", {"instances": [5]}),
     ("wg_instance", {"name": 7, "addresses": [], "purge_peers": 1, "max_removals": "0"}),
     ("wg_instance", {"name": "wg0", "purge_peers": 2}),
     ("wg_instance", {"name": "wg0", "max_removals": True}),
@@ -68,6 +69,8 @@ def test_as_ansible_does_it(module: str, arguments: dict[str, Any]) -> None:
         ("wg_peer", {"interface": "wg0", "state": "x"}, "value of state must be one of: present, absent, got: 'x'"),
         ("wg_peer", {"interface": "wg0", "peers": [{}]}, "missing required arguments: public_key found in peers[0]"),
         ("wg_info", {"peers": "perhaps"}, "argument 'peers' is of type str and 'perhaps' could not be"),
+        # Ansible would make a text of it, which then is no name either.
+        ("wg_peer", {"interface": ["wg0"]}, "argument 'interface' is of type list and "),
         ("wg_peer", {"interface": "wg0", "_packed": "!"}, "_packed: is not what the action plugin sends"),
         ("wg_instance", {"src": "/etc/shadow"}, "src: is read on the controller"),
         *((module, {**arguments, "config_dir": folder}, "config_dir: through the agent it is /etc/wireguard, no other")

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import back as module
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import limits, replay
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.answers import Answer
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.authentication import Authentication
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.back import Back
@@ -149,3 +150,67 @@ def test_an_answer_that_cannot_be_sent_lets_nobody_wait(
     with pytest.raises(EOFError):
         setting.call()
     assert setting.serves_no_more()
+
+
+def test_an_answer_that_is_too_long_is_told(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LONGEST_ANSWER", 100)
+    monkeypatch.setattr(module, "call", lambda *_asked: Answer(200, {"long": "x" * 100}))
+    setting.send(ready=True)
+    assert setting.call() == (500, b'{"error": "the answer is too long"}')
+
+
+def test_what_cannot_be_remembered_is_not_carried_out(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(module, "call", lambda *what: asked.append(what[1]) or Answer(200, {}))
+    monkeypatch.setattr(replay, "MOST_REMEMBERED", 0)
+    setting.send(ready=True)
+    status, body = setting.call()
+    assert (status, asked) == (503, [])
+    assert body == b'{"error":"the request could not be remembered, and so not carried out"}'
+    assert "more than 0 requests within 600 s" in capsys.readouterr().err
+
+
+def test_a_node_without_tools_says_what_to_install(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "SEARCH_PATH", str(tmp_path))
+    setting.send(ready=True)
+    status, body = setting.call()
+    assert (status, b"wg is not on this node: install wireguard-tools" in body) == (500, True)
+
+
+def test_what_was_asked_for_is_done_though_the_front_has_ended(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def call(*_asked: Any) -> Answer:
+        begun.set()
+        assert go_on.wait(20)
+        return Answer(200, {})
+
+    monkeypatch.setattr(module, "call", call)
+    setting.send(ready=True)
+    now = str(int(time.time()))
+    path = "/v1/health"
+    setting.send(id=1, method="GET", path=path, timestamp=now, signature=sign(SECRET, "GET", path, b"", now))
+    assert begun.wait(20)
+    setting.channel.close()
+    assert setting.serves_no_more()
+    go_on.set()
+    setting.pool.shutdown()
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split()[1:4] for line in told] == [["'GET'", "'/v1/health'", "200"]]
+
+
+def test_a_channel_that_is_closed_already_has_ended(setting: Setting) -> None:
+    setting.send(ready=True)
+    while not setting.ready:
+        time.sleep(0.01)
+    channel = setting.back._channel
+    setting.channel.close()
+    assert setting.serves_no_more()
+    channel.close()
+    setting.back.serve(lambda: pytest.fail("it is not ready"))

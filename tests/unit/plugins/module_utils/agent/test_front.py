@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +389,213 @@ def test_an_answer_that_is_no_frame_ends_it() -> None:
     async def scenario(setting: Setting) -> None:
         setting.writer.write(b"\xff" * 100)
         await asyncio.wait_for(setting.front.ended, 10)
+
+    played(scenario)
+
+
+AT_ONCE = struct.pack("ii", 1, 0)
+
+
+def reset(client: asyncio.StreamWriter) -> None:
+    """End the connection as one does who takes no answer any more."""
+    client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    client.transport.abort()
+
+
+async def gone(setting: Setting) -> None:
+    while setting.front.connections:
+        await asyncio.sleep(0.01)
+
+
+async def waiting(setting: Setting, number: int) -> None:
+    """Until so many have whole requests."""
+    while sum(connection.waits() for connection in setting.front.connections) != number:
+        await asyncio.sleep(0.01)
+
+
+def test_who_leaves_the_queue_is_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_CALLS", 1)
+
+    async def scenario(setting: Setting) -> None:
+        first, _writer = await setting.connect(request())
+        number = (await setting.take())[0]["id"]
+        _reader, left = await setting.connect(request(path="/left"))
+        await waiting(setting, 2)
+        reset(left)
+        await waiting(setting, 1)
+        third, _writer = await setting.connect(request(path="/third"))
+        await waiting(setting, 2)
+        setting.reply(number)
+        fields, _body = await setting.take()
+        assert fields["path"] == "/third"
+        setting.reply(fields["id"])
+        for reader in (first, third):
+            assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+
+    played(scenario)
+
+
+def test_the_body_of_who_has_left_takes_its_room_until_it_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED", 2500)
+
+    async def scenario(setting: Setting) -> None:
+        _reader, left = await setting.connect(request(b"x" * 2000))
+        number = (await setting.take())[0]["id"]
+        reset(left)
+        await gone(setting)
+        second, _writer = await setting.connect(request(b"y" * 2000))
+        await waiting(setting, 1)
+        assert len(setting.front._queue) == 1
+        setting.reply(99)  # an answer to nobody makes no room
+        setting.reply(number)  # nor has this one anybody who would take it
+        fields, body = await setting.take()
+        assert body == b"y" * 2000
+        setting.reply(fields["id"])
+        assert (await second.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+
+    played(scenario)
+
+
+def test_who_waits_for_an_answer_makes_room_for_nobody() -> None:
+    async def scenario(setting: Setting) -> None:
+        first, _writer = await setting.connect(request())
+        taken = [(await setting.take())[0]["id"]]
+        second, _writer = await setting.connect(request())
+        taken.append((await setting.take())[0]["id"])
+        for number in taken:
+            setting.reply(number)
+        for reader in (first, second):
+            assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+
+    played(scenario, most_connections=1)
+
+
+def test_what_cannot_be_accepted_now_may_be_later(capsys: pytest.CaptureFixture[str]) -> None:
+    async def scenario(setting: Setting) -> None:
+        with socket.socket() as late:
+            late.bind(("127.0.0.1", 0))
+            late.setblocking(False)
+            listening = asyncio.ensure_future(setting.front.listen(late, None))
+            told = ""
+            while not told:
+                await asyncio.sleep(0.01)
+                told = capsys.readouterr().err
+            assert told == "a connection could not be accepted: Invalid argument\n"
+            late.listen()
+            await setting.connect(request(), port=late.getsockname()[1])
+            assert (await setting.take())[0]["peer"] == "127.0.0.1"
+            listening.cancel()
+
+    played(scenario)
+
+
+def test_who_comes_while_it_drains_is_sent_away() -> None:
+    async def scenario(setting: Setting) -> None:
+        await setting.connect(request())
+        await setting.take()
+        silent, _writer = await setting.connect(port=setting.tls_port)
+        while not setting.front._handshakes:
+            await asyncio.sleep(0.01)
+        setting.front.drain()
+        late, _writer = await setting.connect()
+        assert await all_of(late) == b""
+        with suppress(ConnectionError):
+            assert await all_of(silent) == b""
+
+    played(scenario)
+
+
+def test_when_nobody_is_there_it_has_drained_at_once() -> None:
+    async def scenario(setting: Setting) -> None:
+        setting.front.drain()
+        assert setting.front.ended.done()
+        setting.front.end()  # a second time does no harm
+
+    played(scenario)
+
+
+def test_who_has_gone_before_it_is_closed_is_closed_all_the_same() -> None:
+    async def scenario(setting: Setting) -> None:
+        with socket.create_connection(("127.0.0.1", setting.port)) as client:
+            while not setting.front.connections:
+                await asyncio.sleep(0.01)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        # It has been reset, of which nobody was told yet.
+        (connection,) = setting.front.connections
+        setting.front.drain()
+        assert not setting.front.connections
+        assert setting.front.ended.done()
+        assert connection.buffered() == 0
+
+    played(scenario)
+
+
+def test_what_comes_behind_a_request_waits_for_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LONGEST_HEAD", 1000)
+
+    async def scenario(setting: Setting) -> None:
+        reader, writer = await setting.connect(request(b"a"))
+        first = (await setting.take())[0]["id"]
+        (connection,) = setting.front.connections
+        second = request(b"b" * 5000, path="/second")
+        for part in (second[:10], second[10:]):
+            writer.write(part)
+            while not connection._data.endswith(part):
+                await asyncio.sleep(0.01)
+        assert not connection._transport.is_reading()  # not without end
+        setting.reply(first)
+        fields, body = await setting.take()
+        assert (fields["path"], body) == ("/second", b"b" * 5000)
+        setting.reply(fields["id"])
+        for _ in range(2):
+            assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200")
+
+    played(scenario)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        (b"A: " + b"a" * 2000, 431, "the headers are too long"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 2000 + b"\r\n\r\n", 431, "the headers are too long"),
+        (b"\x16\x03\x01\r\n\r\n", 400, None),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411, None),
+    ],
+)
+def test_what_is_no_head_is_refused_and_what_follows_passed_over(
+    data: bytes, status: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LONGEST_HEAD", 1000)
+
+    async def scenario(setting: Setting) -> None:
+        reader, writer = await setting.connect(data)
+        answer = await all_of(reader)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        if message is not None:
+            assert answer.endswith(json.dumps({"error": message}).encode())
+        writer.write(request())
+        writer.close()
+        await gone(setting)
+        # Of what came behind it, nothing has reached the privileged process.
+        await setting.connect(request(path="/other"))
+        assert (await setting.take())[0]["path"] == "/other"
+
+    played(scenario)
+
+
+def test_to_one_that_was_ended_nothing_is_written() -> None:
+    async def scenario(setting: Setting) -> None:
+        reader, _writer = await setting.connect(request())
+        await setting.take()
+        (connection,) = setting.front.connections
+        connection.abort()
+        connection.answer(200, b"{}", {})
+        with suppress(ConnectionError):
+            assert await all_of(reader) == b""
+        with pytest.raises(ValueError, match="there is no request"):
+            connection.request()
 
     played(scenario)
 

@@ -63,3 +63,33 @@ echo 'Unable to access interface wg0: Connection refused' >&2; exit 1""",
         ("wg1", 2, 1_700_000_000)
     ]
     assert found["versions"]["wireguard_tools"] == "unknown"
+
+
+def test_what_wg_does_not_say_is_not_known(wg: Path) -> None:
+    write(
+        wg,
+        """case $3 in
+listen-port) printf 'lo\\t(none)\\nwg7\\t51820\\n' ;;
+latest-handshakes) printf 'wg8\\tkey1\\t5\\nwg7\\tkey1\\n\\nwg7\\tkey2\\t0\\n' ;;
+*) echo 'wireguard-tools, of no version' ;;
+esac""",
+    )
+    found = health()
+    flags = int(Path("/sys/class/net/lo/flags").read_text(), 16)
+    assert [(one["name"], one["up"], one["listen_port"], one["peers"]) for one in found["interfaces"]] == [
+        ("lo", bool(flags & 1), None, 0),
+        ("wg7", False, 51820, 1),
+    ]
+    assert found["versions"]["wireguard_tools"] == "unknown"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1.0.0\n", "1.0.0"), ("1" * 100, "1" * 40), (None, None)])
+def test_the_kernel_s_own_is_told_where_there_is_one(
+    text: str | None, expected: str | None, wg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(wg, "echo v1.2")
+    monkeypatch.setattr(module, "MODULE", str(tmp_path / "version"))
+    if text is not None:
+        (tmp_path / "version").write_text(text)
+    versions = health()["versions"]
+    assert (versions["wireguard_module"], versions["wireguard_tools"]) == (expected, "1.2")

@@ -157,3 +157,10 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
     accept(Replay(str(tmp_path / "new")), 1)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o600}
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotRemember) as caught:
+        Replay(str(tmp_path / "file" / "state"))
+    assert str(caught.value) == f"{tmp_path}/file/state cannot be used: Not a directory"
