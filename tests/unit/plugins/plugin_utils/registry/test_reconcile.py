@@ -19,6 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
     NotFound,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import (
+    require_instance,
     require_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
@@ -27,6 +28,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     Teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_operations import of_node
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.reconcile import Repair
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     SERVED,
@@ -442,3 +445,13 @@ def test_several_nodes_in_one_run(fleet: DriftController) -> None:
     mended = fleet.play("reconcile", nodes=[NL, DE], **EVERYTHING)
     assert [(one["node"], one["changed"]) for one in mended["operations"]] == [(NL, True), (DE, False)]
     assert all_is_well(fleet)
+
+
+def test_a_repair_shows_no_key_and_what_is_not_there_is_told(fleet: DriftController) -> None:
+    repair = Repair("wg1", ALICE, {"name": "wg1", "state": "present", "private_key": "secret"})
+    assert repr(repair) == "Repair(wg1, present)"
+    with fleet.registry.read() as session:
+        with pytest.raises(NotFound, match=r"no instance is called nobody@example\.com"):
+            require_instance(session, "nobody@example.com")
+        with pytest.raises(Conflict, match=f"this run has nothing to do on {NL}"):
+            of_node([], require_node(session, NL))
