@@ -9,6 +9,13 @@ import pytest
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, systemd
 
 
+def program(folder: Path, name: str, script: str) -> None:
+    """Put a program into a folder; `script` is shell."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 class StandIns:
     """The only programs that are found; of the shell, hooks get the real one."""
 
@@ -19,9 +26,7 @@ class StandIns:
 
     def program(self, name: str, script: str = "") -> None:
         """Put a program there; `script` is shell, without other programs than those in /bin by their full path."""
-        path = self.folder / name
-        path.write_text(f'#!/bin/sh\necho "{name} $*" >> {self._calls}\n{script}\n')
-        path.chmod(0o755)
+        program(self.folder, name, f'echo "{name} $*" >> {self._calls}\n{script}')
 
     def prints(self, name: str, answers: dict[str, str]) -> None:
         """Put a program there that prints what belongs to its arguments, and fails where nothing does."""

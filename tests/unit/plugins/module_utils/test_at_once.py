@@ -15,8 +15,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     WireGuardError,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.reading import read_node
-from tests.unit.plugins.module_utils.test_commands import program
-from tests.unit.plugins.module_utils.test_reading import ADDRESSES, DEVICE, ROUTES_4, ROUTES_6
+from tests.unit.plugins.module_utils.printed import ADDRESSES, DEVICE, ROUTES_4, ROUTES_6
+from tests.unit.plugins.module_utils.stand_in_programs import program
 
 
 @pytest.fixture

@@ -11,18 +11,13 @@ import pytest
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands, source
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import CommandFailed, WireGuardError
 from tests.unit.plugins.module_utils.generated import private_key
+from tests.unit.plugins.module_utils.stand_in_programs import program
 
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(commands, "SEARCH_PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path
-
-
-def program(folder: Path, name: str, script: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import (
     Step,
     WriteFile,
 )
-from tests.unit.plugins.module_utils import simulated_fleet, stand_in_programs
+from tests.unit.plugins.module_utils import simulated_interfaces, stand_in_programs
 from tests.unit.plugins.module_utils.generated import (
     POOL_SECRETS,
     by_key,
@@ -42,10 +42,10 @@ from tests.unit.plugins.module_utils.generated import (
     running,
     wish,
 )
-from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+from tests.unit.plugins.module_utils.simulated_interfaces import Fleet
 from tests.unit.plugins.module_utils.stand_in_programs import StandIns
 
-fleet = simulated_fleet.fleet
+fleet = simulated_interfaces.fleet
 stand_ins = stand_in_programs.stand_ins
 
 GENERATED = 300

@@ -19,7 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
     InterfaceState,
     Peer,
 )
-from tests.unit.plugins.module_utils import simulated_fleet
+from tests.unit.plugins.module_utils import simulated_interfaces
 from tests.unit.plugins.module_utils.compared import DEVICE, HEALTHY, alive, many, peer_maps, stand_in
 from tests.unit.plugins.module_utils.generated import (
     NESTED_NETWORKS,
@@ -31,9 +31,9 @@ from tests.unit.plugins.module_utils.generated import (
     peer_map,
     preshared_key,
 )
-from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+from tests.unit.plugins.module_utils.simulated_interfaces import Fleet
 
-fleet = simulated_fleet.fleet
+fleet = simulated_interfaces.fleet
 
 # ---- what a repair would ask for
 

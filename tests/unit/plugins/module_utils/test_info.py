@@ -72,7 +72,7 @@ def config_dir(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(info, "time", SimpleNamespace(time=lambda: NOW + 0.9))
     folder = stand_ins.root / "etc"
     folder.mkdir()
-    ip, wg = {}, {"--version": "wireguard-tools v1.0.20210914 - https://git.zx2c4.com/wireguard-tools/\n"}
+    ip, wg = {}, {"--version": "wireguard-tools v1.0.20210914 - https://example.com\n"}
     ip["-json -details address show"] = json.dumps(LINKS)
     ip["-4 -json route show table all type unicast"] = json.dumps(ROUTES)
     ip["-6 -json route show table all type unicast"] = "[]"

@@ -15,7 +15,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import (
     Refused,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import InterfaceState, Peer
-from tests.unit.plugins.module_utils import simulated_fleet
+from tests.unit.plugins.module_utils import simulated_interfaces
 from tests.unit.plugins.module_utils.generated import (
     by_key,
     key,
@@ -25,9 +25,9 @@ from tests.unit.plugins.module_utils.generated import (
     public_key_of,
     running,
 )
-from tests.unit.plugins.module_utils.simulated_fleet import Fleet
+from tests.unit.plugins.module_utils.simulated_interfaces import Fleet
 
-fleet = simulated_fleet.fleet
+fleet = simulated_interfaces.fleet
 
 
 @pytest.mark.parametrize(

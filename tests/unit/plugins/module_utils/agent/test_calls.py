@@ -13,8 +13,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.answers i
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.calls import call
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.version import VERSION
 from tests.unit.plugins.module_utils.generated import key, preshared_key
-from tests.unit.plugins.module_utils.test_commands import program
-from tests.unit.plugins.module_utils.test_reading import ADDRESSES, DEVICE
+from tests.unit.plugins.module_utils.printed import ADDRESSES, DEVICE
+from tests.unit.plugins.module_utils.stand_in_programs import program
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,22 +14,18 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.frames import receive, send
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import _serve, main
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.front import _serve, main, tls_context
+from tests.self_signed import Identity
 from tests.unit.plugins.module_utils.agent.user_namespace import USER, ended, forked_as_root
 
 REQUEST = b"POST /v1/health HTTP/1.1\r\nContent-Length: 3\r\nX-Signature: %s\r\nX-Timestamp: %d\r\n\r\nabc"
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("certificate")
-    pair = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return pair
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """With its key."""
+    Identity(tmp_path, "node")
+    return tmp_path / "node.pem"
 
 
 class Program:
@@ -121,8 +116,8 @@ def test_it_serves_until_its_standard_input_ends(program: Program) -> None:
         assert program.end() == (0, "")
 
 
-def test_with_a_certificate_it_speaks_tls(program: Program, certificate: tuple[Path, Path]) -> None:
-    opened = [os.open(path, os.O_RDONLY) for path in certificate]
+def test_with_a_certificate_it_speaks_tls(program: Program, certificate: Path) -> None:
+    opened = [os.open(certificate, os.O_RDONLY) for _ in ("certificate", "key")]
     program.run(*opened)
     for descriptor in opened:
         os.close(descriptor)
@@ -131,8 +126,9 @@ def test_with_a_certificate_it_speaks_tls(program: Program, certificate: tuple[P
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         with suppress(ConnectionError):
             assert not plain.recv(1000).startswith(b"HTTP")
-    context = ssl.create_default_context(cafile=str(certificate[0]))
-    with context.wrap_socket(program.connect(), server_hostname="127.0.0.1") as client:
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False  # it is known by its certificate
+    with context.wrap_socket(program.connect()) as client:
         served(program, client)
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")  # not signed: it answers that, and closes
         found = b""
@@ -141,6 +137,13 @@ def test_with_a_certificate_it_speaks_tls(program: Program, certificate: tuple[P
         assert found.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     program.channel.close()
     assert program.end() == (0, "127.0.0.1 401 Unauthorized\n")
+
+
+def test_no_connection_shakes_hands_twice(certificate: Path) -> None:
+    with certificate.open("rb") as opened, certificate.open("rb") as key:
+        context = tls_context(opened.fileno(), key.fileno())
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_a_certificate_that_is_none_is_told(program: Program, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils import commands
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent import health as module
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.health import health
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import WireGuardError
+from tests.unit.plugins.module_utils.stand_in_programs import program
 
 
 @pytest.fixture
@@ -20,8 +21,7 @@ def wg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(wg: Path, script: str) -> None:
-    wg.write_text(f"#!/bin/sh\n{script}\n")
-    wg.chmod(0o755)
+    program(wg.parent, wg.name, script)
 
 
 @pytest.mark.parametrize(

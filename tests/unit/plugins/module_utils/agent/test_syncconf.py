@@ -27,7 +27,7 @@ from tests.unit.plugins.module_utils.generated import (
     private_key,
     running,
 )
-from tests.unit.plugins.module_utils.test_commands import program
+from tests.unit.plugins.module_utils.stand_in_programs import program
 
 CONFIG = f"[Peer]\nPublicKey = {key(1)}\nAllowedIPs = 10.0.0.2/32\n"
 
