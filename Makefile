@@ -27,7 +27,6 @@ python := $(VENV)/bin/python
 on_all_processors := --numprocesses=auto --dist=worksteal
 # A lab, or a fleet in a registry, is built once for a file.
 file_by_file := --numprocesses=auto --dist=loadfile
-measured := $(python) -m coverage run -m pytest
 # What other targets grow into: a part that is not there yet is not linted or tested.
 existing = $(wildcard $(1))
 
@@ -59,15 +58,14 @@ venv: ## Make the virtual environment (VENV, PYTHON), quick when nothing changed
 demo: system venv ## Two servers, three devices, a fleet run from its registry, and the proof that it works
 	@$(python) -m tests.demo
 
-# Measured are the unit tests on SQLite, and what comes in over HTTP to its end on the nodes. Elsewhere it would be the same
-# code again, on PostgreSQL, with a failure at each point, or in playbooks that Ansible starts anew: half as long again.
+# Measured are the unit tests on SQLite, and the servers that are called over HTTP with all that they start. Elsewhere it
+# would be the same code again, on PostgreSQL, with a failure at each point, or in playbooks, which take half as long again.
 .PHONY: test
 test: system-systemd system-database venv ## All tests: unit, end to end in the lab, on real systemd; and what they reach
 	rm -rf var/coverage && mkdir -p var/coverage
-	$(measured) $(on_all_processors) tests/unit -k "not (exhaustive or postgresql)" $(PYTEST_ARGS)
-	$(measured) $(file_by_file) tests/contract $(PYTEST_ARGS)
+	$(python) -m coverage run -m pytest $(on_all_processors) tests/unit -k "not (exhaustive or postgresql)" $(PYTEST_ARGS)
 	$(python) -m pytest $(on_all_processors) tests/unit -k "exhaustive or postgresql" $(PYTEST_ARGS)
-	$(python) -m pytest $(file_by_file) tests/e2e $(PYTEST_ARGS)
+	SERVERS_COVERAGE=$(CURDIR)/pyproject.toml $(python) -m pytest $(file_by_file) tests/e2e tests/contract $(PYTEST_ARGS)
 	$(python) -m pytest tests/systemd $(PYTEST_ARGS)
 	$(python) -m coverage combine --quiet
 	$(python) -m coverage html --quiet --directory var/coverage/html

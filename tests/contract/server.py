@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -16,6 +17,8 @@ import httpx
 from tests.e2e.registry_fleet import RegistryFleet
 from tests.serve.process import make_key, start
 
+#: Which coverage's configuration measures the servers with all that they start; `make test` sets it.
+_MEASURED_BY = os.environ.get("SERVERS_COVERAGE")
 #: Limits are tested by themselves.
 _UNLIMITED = {
     f"VPNFLEET_RATE_LIMIT_{name}": "" for name in ("DRIFT_NODE", "DRIFT_ALL", "RECONCILE", "NODE_UPDATE")
@@ -38,6 +41,7 @@ class Server:
             **self.fleet.environment(),
             "VPNFLEET_INVENTORY": str(self.fleet.folder / "registry.yml"),
             "VPNFLEET_PORT": "0",
+            **({"COVERAGE_PROCESS_START": _MEASURED_BY} if _MEASURED_BY else {}),
             **_UNLIMITED,
             **self.settings,
         }
