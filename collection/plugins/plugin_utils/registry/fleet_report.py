@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import select
@@ -39,12 +40,9 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
     whole = {"operations": shortened, "data": data}
     if len(json.dumps(whole)) <= MOST_CHARACTERS:
         return whole
-    told, size = set(), 0
-    for one in sorted(shortened, key=_weight):
-        size += len(json.dumps(one))
-        if size > MOST_CHARACTERS // 2:
-            break
-        told.add(one["node_id"])
+    first = sorted(shortened, key=_weight)
+    sizes = accumulate(len(json.dumps(one)) for one in first)
+    told = {one["node_id"] for one, size in zip(first, sizes, strict=True) if size <= MOST_CHARACTERS // 2}
     nodes = {number: found for number, found in data["nodes"].items() if number in told}
     return {
         "operations": [one for one in shortened if one["node_id"] in told],

@@ -96,11 +96,6 @@ def record(session: Session, operation: Operation) -> None:
     before = (operation.progress or {}).get("peers_added", [])  # by a run that was killed
     stages.note(operation, instance_id=instance.id, peers_added=[*before, *added])
     stages.plan(operation, APPLY, instance.node)
-    # What waits to be taken down on this very node is taken up again instead.
-    here = teardown.find(session, instance.node_id, instance.interface)
-    if here is not None:
-        session.delete(here)
-        session.flush()
     teardown.claim(session, operation, APPLY)
 
 

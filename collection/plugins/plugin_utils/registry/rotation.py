@@ -92,7 +92,7 @@ def _rotate(
     """Renew what `column` holds in the rows for which `where` is true; it is read and written as the type `stored`."""
     table = column.table
     if not isinstance(table, Table):
-        raise AssertionError("a column of a mapped class has a table")
+        raise AssertionError("not reached")  # a column of a mapped class has a table
     # What a row's own "changed at" tells must not change with how it is stored.
     untouched = {other.name: other for other in table.columns if other.onupdate is not None}
     # Under names of their own: in an update, those of the columns are taken.

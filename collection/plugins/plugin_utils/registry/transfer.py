@@ -90,10 +90,6 @@ def record(session: Session, operation: Operation) -> None:
         # It is there; what the licenses say may be older.
         _move_licenses(session, operation, instance.name, target)
     # What an earlier transfer has left on other nodes is taken down along with the source.
-    here = teardown.find(session, instance.node_id, instance.interface)
-    if here is not None:
-        session.delete(here)
-        session.flush()
     teardown.claim(session, operation, LEAVE, besides=kept)
 
 
@@ -113,14 +109,16 @@ def jobs(session: Session, operations: list[Operation], stage: str, node: Node) 
     found = []
     for operation in operations:
         instance = by_operation[operation.id]
-        if instance.node_id == node.id and _target(session, operation).id != node.id:
+        target = _target(session, operation)
+        if instance.node_id == node.id and target.id != node.id:
+            _require_reserved(session, instance, target)  # else nobody would serve it from here on
             # Should this run end right here, the source is known to need a look.
             instance.applied = False
             found.append(Job(operation.id, {**disconnected(instance), "state": "absent"}))
         found += [
             Job(operation.id, teardown.wanted(row))
             for row in rows.get(operation.id, [])
-            if not _is_place(row, instance, _target(session, operation))
+            if not _is_place(row, instance, target)
         ]
     return found
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import QueuePool
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import database, schema, secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
+    is_there,
     look_into,
     open_registry,
     parse_url,
@@ -198,9 +200,10 @@ def test_what_is_no_key_is_refused_and_not_repeated(
     assert keys.strip(",") not in str(caught.value)
 
 
-def test_postgresql_wants_a_key(postgres_url: str) -> None:
+def test_a_database_on_a_server_wants_a_key() -> None:
+    """And before anything else: nothing listens there."""
     with pytest.raises(NotUsable, match=f"{secrets.VARIABLE} is not set"):
-        open_registry(postgres_url)
+        open_registry("postgresql://fleet@127.0.0.1:1/fleet")
 
 
 def test_a_lost_key_file_is_no_reason_for_a_new_key(sqlite_url: str, tmp_path: Path) -> None:
@@ -242,6 +245,13 @@ def test_looking_needs_no_key_and_makes_nothing(
     assert schema_revision(database_url) == schema.HEAD
     with look_into(database_url).read() as session:
         assert session.scalars(select(Node.name)).all() == ["n1"]
+
+
+def test_whether_there_is_one_is_asked_of_a_file_alone(sqlite_url: str, key: str) -> None:  # noqa: ARG001
+    assert not is_there(sqlite_url)
+    opened(sqlite_url).close()
+    assert is_there(sqlite_url)
+    assert is_there("postgresql://fleet@127.0.0.1:1/fleet")
 
 
 def test_an_empty_file_has_nothing_to_look_at(sqlite_url: str, tmp_path: Path) -> None:
@@ -358,4 +368,14 @@ def test_a_pooled_connection_is_used_again(sqlite_url: str, key: str) -> None:  
         with registry.read() as session:
             used.add(id(session.connection().connection.dbapi_connection))
     assert len(used) == 1
+    registry.close()
+
+
+def test_a_pool_whose_connections_are_all_taken_is_told(sqlite_url: str, key: str) -> None:  # noqa: ARG001
+    opened(sqlite_url).close()
+    pool = create_engine(sqlite_url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    registry = database.Registry(pool)
+    with registry.read(), pytest.raises(NotUsable, match="all connections of the pool are taken"):  # noqa: SIM117
+        with registry.read():
+            pass
     registry.close()

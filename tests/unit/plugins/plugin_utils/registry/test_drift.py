@@ -244,7 +244,7 @@ def test_what_should_not_be_up(fleet: DriftController) -> None:
 
 
 def test_what_another_run_is_at_work_on_is_no_drift(fleet: DriftController) -> None:
-    """Neither its instance, gone or not, nor what it has reserved."""
+    """Neither its instance, gone or not, nor what it has reserved, nor what others have left of hers elsewhere."""
     name = interface_of(fleet, ALICE)
     with fleet.registry.write() as session:
         node, target = require_node(session, NL), require_node(session, DE)
@@ -254,13 +254,16 @@ def test_what_another_run_is_at_work_on_is_no_drift(fleet: DriftController) -> N
         session.add(operation)
         session.flush()
         add_teardown(session, target, operation_id=operation.id, **left_of(instance, "reserved"))
+        add_teardown(session, require_node(session, FR), **left_of(instance, "transferred"))
         assert node.id == instance.node_id
-    fleet.fleet.nodes[DE].up[name] = fleet.fleet.nodes[NL].up.pop(name)
-    assert [fleet.report(each)["has_drift"] for each in (NL, DE)] == [False, False]
+    there = fleet.fleet.nodes[NL].up.pop(name)
+    fleet.fleet.nodes[DE].up[name] = fleet.fleet.nodes[FR].up[name] = there
+    assert [fleet.report(each)["has_drift"] for each in (NL, DE, FR)] == [False, False, False]
     with fleet.registry.write() as session:
         session.get_one(Operation, operation.id).owner = token_of_the_dead()
-    assert [issues(fleet.report(each)) for each in (NL, DE)] == [
+    assert [issues(fleet.report(each)) for each in (NL, DE, FR)] == [
         [(name, "interface", "up", "missing"), (name, "file", "as running", "missing")],
+        [(name, "interface", "absent", "up")],
         [(name, "interface", "absent", "up")],
     ]
 

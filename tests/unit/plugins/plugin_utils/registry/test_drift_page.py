@@ -224,6 +224,10 @@ def test_what_repairs_it() -> None:
         *playbook, f"node={NL}", "-e", "remove_unknown=true", "-e", "max_removals=12",
     ]  # fmt: skip
     assert "max_removals=3" not in str(commands(node(NL, unknown_peers=many[:3])))
+    # Where some are left out, nobody knows of which interface they are.
+    cut = node(NL, unknown_peers=many, truncated=True)
+    cut["summary"]["unknown_count"] = 4000
+    assert "max_removals=4000" in commands(cut)[1]
     (again,) = commands(lost(NL, "no"))
     assert again[3:] == ["playbooks/drift.yml", "-e", f"node={NL}"]
 

@@ -15,7 +15,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
 ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE = "nl1.example.com", "de1.example.com"
+NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 LOST = {"name": NL, "state": "absent", "lost": True}
 
 
@@ -80,3 +80,17 @@ def test_a_removal_goes_on_for_the_other_nodes(controller: Controller) -> None:
     (removal,) = [row for row in controller.rows(Operation) if row.id == removed["operation_id"]]
     assert removal.state == "pending"
     assert len(controller.rows(Teardown)) == 1
+
+
+def test_a_transfer_between_others_that_was_killed_begins_anew_without_it(controller: Controller) -> None:
+    """What an earlier one had left on the node is not waited for."""
+    controller.play("provision", instance=ALICE, node=NL)
+    controller.fleet.set_weather(Weather.UNREACHABLE, NL)
+    controller.play("transfer", instance=ALICE, node=DE)
+    assert controller.killed(3, "transfer", instance=ALICE, node=FR)
+    take_out(controller)
+    (killed,) = [row for row in controller.rows(Operation) if row.state == "running"]
+    assert [row.reason for row in controller.rows(Teardown)] == ["reserved"]
+    result = controller.one("transfer", instance=ALICE, node=FR)
+    assert (result["status"], result["pending"], result["operation_id"]) == ("success", False, killed.id)
+    assert controller.up(ALICE) == [FR, NL]

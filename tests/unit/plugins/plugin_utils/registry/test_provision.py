@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Conflict,
@@ -235,6 +235,11 @@ def test_the_networks_behind_a_device_are_those_that_were_asked_for_last(control
     assert (networks(result)["router"], result["changed"]) == (["198.51.100.0/24"], False)
     with pytest.raises(Conflict, match=own["phone"][0]):
         provision(router=[own["phone"][0]])
+    # One of two goes, and the other stays.
+    provision(router=["198.51.100.0/24", "203.0.113.0/25"])
+    result = provision(router=["198.51.100.0/24", "203.0.113.128/25"])
+    assert networks(result)["router"] == ["198.51.100.0/24", "203.0.113.128/25"]
+    provision(router=["198.51.100.0/24"])
     # What one gives up, a new one may have in the same run.
     result = provision(router=[], tablet=["198.51.100.0/24"])
     assert networks(result) == {"router": [], "office": [], "phone": [], "tablet": ["198.51.100.0/24"]}
@@ -454,3 +459,26 @@ def test_a_result_names_so_many_peers_and_counts_them_all(controller: Controller
         )
     result = controller.one("provision", instance=ALICE)
     assert (result["peers_count"], len(result["peers"]), result["truncated"]) == (1500, 500, True)
+
+
+def test_what_is_left_on_another_node_does_not_hold_it_up(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=NL)
+    controller.fleet.set_weather(Weather.UNREACHABLE, NL)
+    controller.play("transfer", instance=ALICE, node=DE)
+    result = controller.one("provision", instance=ALICE, peers=[{"name": "phone"}])
+    assert (result["status"], result["code"], result["pending"]) == ("success", 200, True)
+    assert f"updated on {DE}" in result["message"]
+    assert f"node {NL} cannot be reached" in result["warnings"][0]
+    controller.fleet.set_weather(Weather.FINE)
+    assert not controller.one("provision", instance=ALICE)["pending"]
+    assert_all_is_well(controller.registry, controller.fleet)
+
+
+def test_a_customer_without_a_group_gets_devices_all_the_same(controller: Controller) -> None:
+    controller.play("provision", instance=ALICE, node=NL)
+    with controller.registry.write() as session:
+        session.execute(delete(PeerGroupInstance))
+        session.execute(delete(PeerGroup))
+    controller.play("provision", instance=ALICE, peers=[{"name": "phone"}])
+    assert controller.rows(PeerGroupPeer) == []
+    assert_all_is_well(controller.registry, controller.fleet)

@@ -134,6 +134,14 @@ def test_the_same_ids_again_do_nothing(served: Controller) -> None:
     assert len(audited(served, number)) == 1
 
 
+def test_what_another_run_is_at_work_on_is_not_taken_up(served: Controller) -> None:
+    number = submit(served, "disconnect", instance=ALICE)
+    claim(served)
+    change(served, number, state="running", run_id=new_id())
+    assert served.play("disconnect", operations=[number])["operations"] == []
+    assert (row(served, number).state, served.up(ALICE)) == ("running", [NL])
+
+
 def test_a_reconcile_is_taken_up_by_its_id(served: Controller) -> None:
     fleet = with_drift(served)
     interface = served.instance(ALICE).interface
@@ -210,6 +218,9 @@ def test_a_look_that_could_not_be_had_has_failed(served: Controller) -> None:
     first, second = row(served, nothing_came), row(served, refused)
     assert (first.state, first.error, (first.result or {})["code"]) == ("failed", "the playbook failed", 500)
     assert (second.state, second.error, second.result) == ("failed", "gone", told)
+    with served.registry.write() as session:
+        looks.end(session.get_one(Operation, refused), None, "too late")
+    assert row(served, refused).error == "gone"
 
 
 @pytest.mark.parametrize("kind", ["disconnect", "provision", "remove"])

@@ -248,3 +248,18 @@ def test_whoever_gave_it_back_is_not_said_to_be_alive(served: Controller) -> Non
         queue.extend(session, LEASE, [number])
     assert row(served, number).lease_until is None
     assert [one.ids for one in claim(served)] == [(number,)]
+
+
+def test_a_look_whose_time_has_not_come_waits(served: Controller) -> None:
+    number = submit(served, "drift", node=NL)
+    change(served, number, not_before=now() + timedelta(minutes=5))
+    assert claim(served) == []
+
+
+def test_what_a_dead_worker_had_to_try_again_later_is_in_nobodys_way(served: Controller) -> None:
+    number = submit(served, "disconnect", instance=ALICE)
+    later = now() + timedelta(minutes=5)
+    change(served, number, owner=token_of_the_dead(), attempts=1, not_before=later)
+    other = submit(served, "reconcile", node=NL)
+    then = submit(served, "provision", instance=ALICE)
+    assert sorted(taken(claim(served))) == [("provision", NL, (then,)), ("reconcile", NL, (other,))]

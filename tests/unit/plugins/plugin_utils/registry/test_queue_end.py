@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 
@@ -75,6 +77,9 @@ def test_whoever_is_at_work_is_asked_to_stop(served: Controller, state: str) -> 
     found = row(served, number)
     assert (found.state, found.cancel_requested_by, found.owner) == (state, "api:ops", WORKER)
     assert audited(served, number) == [("api:ops", "accepted")]
+    cancel(served, number, "api:third")
+    assert row(served, number).cancel_requested_by == "api:ops"
+    assert len(audited(served, number)) == 1
 
 
 def test_what_has_ended_is_not_canceled(served: Controller) -> None:
@@ -86,6 +91,8 @@ def test_what_has_ended_is_not_canceled(served: Controller) -> None:
     for number, state in ((done, "succeeded"), (failed, "failed")):
         with pytest.raises(Conflict, match=f"it is {state}"):
             cancel(served, number)
+        with served.registry.write() as session:
+            assert queue.end_canceled(session, session.get_one(Operation, number), "api:ops") == []
         assert row(served, number).state == state
 
 
@@ -157,6 +164,15 @@ def test_what_has_its_time_already_keeps_it(served: Controller) -> None:
     before = row(served, number).not_before
     assert release(served, batch.ids, 300) == 0
     assert row(served, number).not_before == before
+
+
+def test_what_is_claimed_for_later_is_given_back_as_it_is(served: Controller) -> None:
+    number = submit(served, "disconnect", instance=ALICE)
+    (batch,) = claim(served)
+    later = now() + timedelta(minutes=5)
+    change(served, number, not_before=later)
+    assert release(served, batch.ids) == 0
+    assert (row(served, number).owner, row(served, number).not_before) == (None, later)
 
 
 def test_what_another_holds_is_not_released(served: Controller) -> None:

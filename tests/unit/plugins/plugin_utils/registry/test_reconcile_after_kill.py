@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import find_instance
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
     License,
+    Teardown,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import outcomes
 from tests.unit.plugins.plugin_utils.registry import test_reconcile
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
@@ -151,3 +153,48 @@ def test_a_transfer_that_is_completed_in_the_registry_alone_is_a_change(controll
         assert mended["changed"]
         assert not fleet.one("reconcile", node=DE)["changed"]
     assert seen >= 1
+
+
+def test_a_killed_transfer_waits_for_its_target_when_an_earlier_ones_rest_is_gone(
+    controller: Controller,
+) -> None:
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer on"])
+    set_weather(fleet, {})
+    assert fleet.killed(3, "transfer", instance=ALICE, node=DE)
+    fleet.reconcile(NL)
+    assert fleet.up(ALICE) == [FR]
+    killed = last_operation(fleet, ALICE)
+    states = {found["node"]: found["state"] for found in outcomes(killed).values()}
+    assert (killed.state, states) == ("running", {DE: "waiting", FR: "waiting", NL: "done"})
+    fleet.reconcile(DE)
+    ended = last_operation(fleet, ALICE)
+    assert ended.state == "failed"
+    assert (ended.result or {})["message"].startswith(f"{ALICE} stays on {FR}, nothing has changed for it")
+    assert all_is_well(fleet)
+
+
+def test_a_killed_transfer_of_a_disconnected_one_is_undone(controller: Controller) -> None:
+    """On the target there was nothing to do but to reserve its place."""
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer of a disconnected one"])
+    assert fleet.killed(3, "transfer", instance=ALICE, node=DE)
+    fleet.reconcile(DE)
+    ended = last_operation(fleet, ALICE)
+    assert ended.state == "failed"
+    assert (ended.result or {})["message"].endswith(f"what it had done is undone by a reconcile of {DE}")
+    assert all_is_well(fleet)
+
+
+def test_who_is_half_way_to_a_place_that_is_no_longer_reserved_is_served_where_he_was(
+    controller: Controller,
+) -> None:
+    fleet = with_drift(controller)
+    prepare(fleet, SCENARIOS["transfer"])
+    assert fleet.killed(f"while {NL} is called", "transfer", instance=ALICE, node=DE)
+    assert fleet.up(ALICE) == [DE]
+    with fleet.registry.write() as session:
+        session.execute(delete(Teardown))
+    fleet.reconcile(NL)
+    assert fleet.up(ALICE) == [DE, NL]
+    assert last_operation(fleet, ALICE).state == "failed"

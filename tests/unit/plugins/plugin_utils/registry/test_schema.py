@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema
@@ -167,6 +170,19 @@ def test_no_schema_is_made_by_the_way_on_sqlite_alone(engine: Engine) -> None:
         assert tables(engine) == set()
 
 
+def test_a_schema_on_a_server_is_not_made_by_the_way(
+    postgres_url: str,
+) -> None:
+    engine = make_engine(parse_url(postgres_url))
+    with pytest.raises(NotUsable, match="no schema yet"):
+        schema.require(engine)
+    engine.dispose()
+
+
+def test_what_alembic_runs_does_nothing_when_it_is_imported() -> None:
+    import_module(f"{schema.__package__}.migrations.env")
+
+
 # -- many processes
 
 
@@ -198,3 +214,29 @@ def in_processes(function: Any, url: str) -> list[Any]:
     for process in processes:
         process.join()
     return found
+
+
+def test_whoever_finds_the_file_locked_tries_again_and_not_for_ever(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite does not wait by itself with the switch to WAL."""
+    path = Path(parse_url(sqlite_url).database or "")
+    engine = make_engine(parse_url(sqlite_url))
+    holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    holder.execute("CREATE TABLE something (number INTEGER)")
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(schema, "_SWITCH_SECONDS", 0.0)
+    with pytest.raises(OperationalError, match="locked"):
+        schema.upgrade(engine)
+    monkeypatch.setattr(schema, "_SWITCH_SECONDS", 60.0)
+    waited = []
+
+    def let_go(seconds: float) -> None:
+        waited.append(seconds)
+        holder.execute("ROLLBACK")
+
+    monkeypatch.setattr(schema.time, "sleep", let_go)
+    assert schema.upgrade(engine) == (None, schema.HEAD)
+    assert len(waited) == 1
+    holder.close()
+    engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import (
     Conflict,
@@ -244,6 +244,11 @@ def test_a_plan_changes_nothing(served: Controller) -> None:
 # ---- nodes that fail
 
 
+def forget_teardowns(controller: Controller) -> None:
+    with controller.registry.write() as session:
+        session.execute(delete(Teardown))
+
+
 @pytest.mark.parametrize("weather", [Weather.REFUSES, Weather.CRASHES, Weather.UNREACHABLE])
 def test_a_target_that_fails_changes_nothing(served: Controller, weather: Weather) -> None:
     served.fleet.set_weather(weather, DE)
@@ -333,6 +338,56 @@ def test_a_disconnected_one_that_is_still_up_where_it_goes_to(served: Controller
     served.fleet.set_weather(Weather.FINE)
     assert served.one("transfer", instance=ALICE, node=NL)["status"] == "success"
     assert served.up(ALICE) == []
+    assert_all_is_well(served.registry, served.fleet)
+
+
+@pytest.mark.parametrize(
+    ("turn", "up"), [(2, [NL]), (4, [DE, NL])], ids=["before it comes up there", "before it leaves"]
+)
+def test_whose_place_is_no_longer_reserved_stays_up(served: Controller, turn: int, up: list[str]) -> None:
+    """Whoever takes the run for dead may have given the place away: no tunnel is taken down for nothing."""
+    seen = 0
+
+    def give_away(point: str) -> None:
+        nonlocal seen
+        seen += point == "before a transaction"
+        if seen == turn and point == "before a transaction":
+            forget_teardowns(served)
+
+    served.at = give_away
+    with pytest.raises(Conflict, match=rf"the place of wg\d+ on {DE} is no longer reserved"):
+        served.play("transfer", instance=ALICE, node=DE)
+    assert served.up(ALICE) == up
+
+
+def test_what_another_has_cleared_on_a_target_that_refuses_is_no_error(served: Controller) -> None:
+    served.fleet.set_weather(Weather.REFUSES, DE)
+    calls = 0
+
+    def clear(point: str) -> None:
+        nonlocal calls
+        calls += point == f"before {DE} is called"
+        if calls == 2 and point == f"before {DE} is called":
+            forget_teardowns(served)
+
+    served.at = clear
+    result = served.one("transfer", instance=ALICE, node=DE)
+    assert (result["status"], result["pending"], served.rows(Teardown)) == ("error", False, [])
+    assert served.up(ALICE) == [NL]
+
+
+def test_what_a_former_instance_has_left_where_the_new_one_goes_to(served: Controller) -> None:
+    """It is taken down there; the place that is reserved beside it is not."""
+    served.play("provision", instance="carol@example.com", node=DE)
+    former = served.instance("carol@example.com").interface
+    served.fleet.set_weather(Weather.UNREACHABLE, DE)
+    served.play("remove", instance="carol@example.com")
+    served.play("provision", instance="carol@example.com", node=NL)
+    served.fleet.set_weather(Weather.FINE)
+    assert served.fleet.where(former) == [DE]
+    result = served.one("transfer", instance="carol@example.com", node=DE)
+    assert (result["status"], result["pending"]) == ("success", False)
+    assert (served.fleet.where(former), served.up("carol@example.com")) == ([], [DE])
     assert_all_is_well(served.registry, served.fleet)
 
 
