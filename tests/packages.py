@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,3 +44,9 @@ def pip_install(python: Path, *arguments: str | Path) -> None:
     """pip install in that environment."""
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
     run([*pip, "--disable-pip-version-check", "--no-input", *arguments], cwd=python.parent, timeout=600)
+
+
+def tried_versions() -> list[str]:
+    """The versions that we pin, as constraints for pip."""
+    pinned = (ROOT / "requirements/api.txt").read_text(encoding="utf-8")
+    return re.findall(r"^([a-z0-9-]+==[^\\]+)", pinned, re.MULTILINE)

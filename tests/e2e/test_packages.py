@@ -23,7 +23,15 @@ from tests.demo.fleet import Fleet
 from tests.demo.playbook import Installed, Operator
 from tests.e2e.conftest import FreshLab
 from tests.e2e.demo_run import check_every_step
-from tests.packages import ROOT, build_tarball, build_wheel, empty_environment, pip_install, run
+from tests.packages import (
+    ROOT,
+    build_tarball,
+    build_wheel,
+    empty_environment,
+    pip_install,
+    run,
+    tried_versions,
+)
 from tests.serve import process
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -48,8 +56,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     home = tmp_path_factory.mktemp("packages")
     tarball = build_tarball(home / "dist")
     made = Environment(empty_environment(home / "env"), home / "collections", home / "tried.txt")
-    pins = re.findall(r"^([a-z0-9-]+==[^\\]+)", (ROOT / "requirements/api.txt").read_text(), re.MULTILINE)
-    made.tried.write_text("\n".join(pins), encoding="utf-8")
+    made.tried.write_text("\n".join(tried_versions()), encoding="utf-8")
     # The base: how docs/awx.md has ansible-builder make it.
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["api"]]
     base = [each for each in wanted if re.match("ansible-(core|runner)", each)]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkout import ROOT, copy_checkout
+
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = {
     heading: body
@@ -27,24 +28,7 @@ CONSOLES = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git has or would add, which nobody else reads."""
-    copy = tmp_path_factory.mktemp("checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    present = "".join(f"{path}\0" for path in listed.split("\0") if path and os.path.lexists(ROOT / path))
-    packed = subprocess.run(
-        ["tar", "--create", "--null", "--files-from=-"],
-        cwd=ROOT,
-        input=present.encode(),
-        capture_output=True,
-        check=True,
-    ).stdout
-    subprocess.run(["tar", "--extract"], cwd=copy, input=packed, check=True)
-    return copy
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 def run(argv: list[str], checkout: Path, stdin: str = "") -> str:
