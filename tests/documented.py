@@ -55,7 +55,7 @@ def plays(document: Any) -> list[Any] | None:
         return None
     if all("hosts" in each or "import_playbook" in each for each in document):
         return document
-    if any(isinstance(value, dict) and "." in key for each in document for key, value in each.items()):
+    if any("." in key and isinstance(value, dict | None) for each in document for key, value in each.items()):
         return [{"name": "Run the example", "hosts": "nodes", "gather_facts": False, "tasks": document}]
     return None
 

@@ -31,6 +31,14 @@ INSTANCES: list[dict[str, Any]] = [
 PEERS = [{"public_key": peer_key("laptop"), "allowed_ips": ["10.7.0.2/32"]}]
 
 
+#: What runs on a node, what writes the registry, and what is a step of an operation: a test for each below.
+ON_NODES = ("wg_instance", "wg_peer", "wg_info", "wg_drift")
+OF_THE_REGISTRY = ("registry_schema", "registry_nodes")
+OF_OPERATIONS = ("operation_begin", "operation_converge", "operation_report")
+#: Steps of playbooks/drift.yml, reconcile.yml and agent.yml, which other tests run.
+IN_PLAYBOOKS = ("operation_drift", "registry_agent")
+
+
 def of(module: str) -> list[Task]:
     """A module's examples, as tasks."""
     return [dict(task) for document in documented.examples(module_file(module)) for task in document]
@@ -56,6 +64,11 @@ def run(lab: Lab, node: Node, tasks: list[Task], folder: Path, **variables: Any)
     return done
 
 
+def test_there_is_a_place_for_every_modules_examples() -> None:
+    known = (*ON_NODES, *OF_THE_REGISTRY, *OF_OPERATIONS, *IN_PLAYBOOKS)
+    assert sorted(known) == sorted(path.stem for path in documented.MODULES)
+
+
 def test_those_of_what_runs_on_nodes(lab: Lab, node: Node, tmp_path: Path) -> None:
     written = {"wireguard_instances": [{**INSTANCES[0], "peers": PEERS}, INSTANCES[1]]}
     (tmp_path / "instances").mkdir()
@@ -63,6 +76,9 @@ def test_those_of_what_runs_on_nodes(lab: Lab, node: Node, tmp_path: Path) -> No
     # What others presuppose comes first, what takes instances down last.
     instance = of("wg_instance")
     tasks = [*instance[:2], *of("wg_peer"), *of("wg_info"), *of("wg_drift"), *instance[2:]]
+    assert {name for task in tasks for name in task if "." in name} == {
+        f"{documented.NAME}.{one}" for one in ON_NODES
+    }
     variables = {"vault_wg7_private_key": private_key("wg7"), "wireguard_instances": [INSTANCES[1]]}
 
     done = run(lab, node, tasks, tmp_path, **variables)
@@ -146,3 +162,29 @@ def test_those_of_operations(node: Node, fleet: Fleet, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "wg1" not in read_state(node).interfaces
+
+
+def test_those_of_the_roles_that_run_instances(lab: Lab, node: Node, tmp_path: Path) -> None:
+    """Node and instance: the play of their READMEs, with the variables that the second one shows."""
+    (prepare,) = documented.blocks(COLLECTION / "roles/node/README.md")
+    run_instances, variables = documented.blocks(COLLECTION / "roles/instance/README.md")[:2]
+    playbook = tmp_path / "site.yml"
+    playbook.write_text(yaml.safe_dump([*prepare, *run_instances], sort_keys=False), encoding="utf-8")
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(lab.inventory.read_text(encoding="utf-8"), encoding="utf-8")
+    described = tmp_path / "host_vars" / f"{node.name}.yml"
+    described.parent.mkdir()
+    keys = {"vault_wg7_private_key": private_key("wg7")}
+    described.write_text(yaml.safe_dump({**variables, **keys}), encoding="utf-8")
+    command = [sys.executable, "-m", "ansible", "playbook", "--inventory", str(inventory), str(playbook)]
+
+    done = subprocess.run(
+        [*command, "--limit", node.name],
+        cwd=ROOT, env=lab.ansible_env(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = read_state(node)
+    assert {name for name in state.interfaces if name.startswith("wg")} == {"wg7"}
+    asked = variables["wireguard_instances"][0]["peers"]
+    assert sorted(state.interfaces["wg7"].peers) == sorted(peer["public_key"] for peer in asked)

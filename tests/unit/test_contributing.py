@@ -20,7 +20,7 @@ SECTIONS = {
     if heading.startswith("Add ")
 }
 #: A file of the example: its path in the prose, right before the block that holds it.
-FILES = re.compile(r"`(\S+/\S+)`:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILES = re.compile(r"`(\S+/\S+)`:\n\n(````?)\w+\n(.*?)^\2$", re.DOTALL | re.MULTILINE)
 DIFFS = re.compile(r"^```diff\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CONSOLES = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -60,7 +60,7 @@ def test_what_the_page_says_is_seen(section: str, checkout: Path) -> None:
     text = SECTIONS[section]
     files = FILES.findall(text)
     assert len(files) >= 2
-    for name, content in files:
+    for name, _fence, content in files:
         path = checkout / name
         assert not path.exists(), f"{name} is there already: the example needs another name"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_what_the_page_says_is_seen(section: str, checkout: Path) -> None:
         (["ruff", "format", "--check"], ".py"),
         (["yamllint", "-s"], ".yml"),
     ):
-        names = [name for name, _ in files if name.endswith(ending)]
+        names = [name for name, _fence, _content in files if name.endswith(ending)]
         told = run([*linter, *names], checkout) if names else "exit code 0"
         assert told.endswith("exit code 0"), told
     commands = 0

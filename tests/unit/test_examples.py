@@ -95,6 +95,13 @@ def test_a_role_shows_how_it_is_used_and_takes_what_it_is_given(role: Path) -> N
     assert any(plays and uses(plays, f"{NAME}.{role.name}") for plays in shown)
 
 
+@pytest.mark.parametrize("kind", ["provision", "disconnect", "transfer", "remove", "drift", "reconcile"])
+def test_the_role_of_an_operation_shows_its_playbook(kind: str) -> None:
+    """Which is what the end-to-end tests run."""
+    playbook = yaml.safe_load((ROOT / "playbooks" / f"{kind}.yml").read_text(encoding="utf-8"))
+    assert documented.blocks(documented.COLLECTION / "roles" / kind / "README.md")[0] == playbook
+
+
 def uses(plays: list[Any], role: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Each use of a role in plays: its part, and the variables that it is given there."""
     found: list[tuple[str, Mapping[str, Any]]] = []

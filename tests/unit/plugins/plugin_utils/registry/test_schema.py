@@ -19,7 +19,7 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import schema
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import database, schema
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import (
     make_engine,
     parse_url,
@@ -221,6 +221,7 @@ def test_whoever_finds_the_file_locked_tries_again_and_not_for_ever(
 ) -> None:
     """SQLite does not wait by itself with the switch to WAL."""
     path = Path(parse_url(sqlite_url).database or "")
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.01)
     engine = make_engine(parse_url(sqlite_url))
     holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     holder.execute("CREATE TABLE something (number INTEGER)")
