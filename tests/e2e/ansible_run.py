@@ -9,17 +9,29 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
-
-from tests.lab.fleet import Lab
-from tests.lab.node import Node
 
 _CALLBACKS = Path(__file__).resolve().parent / "callback_plugins"
 _CONNECTION_VARIABLES = {"ansible_ssh_use_tty": False}  # else `raw` ends lines as a terminal does
 
 Task = dict[str, Any]
+
+
+class Named(Protocol):
+    """A host: of the lab, or with a real systemd."""
+
+    @property
+    def name(self) -> str:
+        """As the inventory has it."""
+
+
+class Reachable(Protocol):
+    """What knows how Ansible reaches it."""
+
+    def ansible_env(self) -> dict[str, str]:
+        """The environment to run Ansible in."""
 
 
 class Unsafe(str):
@@ -103,7 +115,7 @@ def script(name: str, text: str) -> Task:
     return {"name": name, "ansible.builtin.raw": Unsafe("set -eu\n" + text)}
 
 
-def playbook(node: Node, tasks: Sequence[Task], variables: Mapping[str, Any] | None = None) -> str:
+def playbook(node: Named, tasks: Sequence[Task], variables: Mapping[str, Any] | None = None) -> str:
     """The text of a playbook with one play on `node`."""
     play = {
         "name": "Tasks of a test",
@@ -116,8 +128,8 @@ def playbook(node: Node, tasks: Sequence[Task], variables: Mapping[str, Any] | N
 
 
 def start_play(
-    lab: Lab,
-    node: Node,
+    lab: Reachable,
+    node: Named,
     tasks: Sequence[Task],
     folder: Path,
     options: Sequence[str] = (),
@@ -163,8 +175,8 @@ def finish_play(process: subprocess.Popen[str], folder: Path, timeout: float = 6
 
 
 def play(
-    lab: Lab,
-    node: Node,
+    lab: Reachable,
+    node: Named,
     tasks: Sequence[Task],
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
