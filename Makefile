@@ -108,13 +108,14 @@ lint-ruff: venv
 # The collection is checked under the name that it is imported by.
 collection := collections/ansible_collections/vpnfleet/wireguard
 mypy_paths := $(addprefix $(collection)/plugins/,\
-	module_utils plugin_utils modules action inventory lookup) tests/lab tests/agent tests/demo tests/serve tests/bench tests/postgres tests/packages.py tests/documented.py api_shim
-has_python = $(shell find -L $(1) -name '*.py' -print -quit 2>/dev/null)
+	module_utils plugin_utils modules action inventory lookup) \
+	collection/roles/api_shim/files api_shim $(addprefix tests/,\
+	agent bench checkout.py contract demo documented.py e2e lab packages.py postgres self_signed.py serve systemd)
 lint-mypy: venv
-	$(VENV)/bin/mypy $(foreach path,$(mypy_paths),$(if $(call has_python,$(path)),$(path)))
+	$(VENV)/bin/mypy $(mypy_paths)
 
 lint-shell: system-lint
-	shellcheck --external-sources $$(git ls-files scripts .ci | xargs grep -lE '^#!/bin/(ba)?sh')
+	shellcheck --external-sources $$(git ls-files scripts .ci tests | xargs grep -lE '^#!/bin/(ba)?sh')
 
 lint-yaml: venv
 	$(VENV)/bin/yamllint --strict .

@@ -35,7 +35,6 @@ exclude_patterns = [
 ]
 # Headings can be linked to, as on a Git host.
 myst_heading_anchors = 4
-myst_enable_extensions = ["attrs_inline"]
 # A block without a language is what a terminal shows.
 highlight_language = "none"
 

@@ -141,7 +141,8 @@ def test_a_customer_is_removed(server: Server, fleet: RegistryFleet) -> None:
         f"User not found: {name}",
     ]
 
-    for wrong in ({}, {"body": {}}, {"instance": name}, {"body": {"instance": 7}}, []):
+    bodies: list[Any] = [{}, {"body": {}}, {"instance": name}, {"body": {"instance": 7}}, []]
+    for wrong in bodies:
         status, _headers, body = curl(*call, data=wrong)
         assert (status, body["status"]) == (400, "error"), wrong
     status, _headers, body = curl(

@@ -16,7 +16,7 @@ from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, publi
 from tests.lab.node import Node
 
 NODE1, NODE2, NODE3 = "node1", "node2", "node3"
-EVERYTHING = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
+EVERYTHING: dict[str, Any] = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
 STRANGER = peer_key("stranger")
 
 

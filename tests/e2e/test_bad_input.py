@@ -29,6 +29,8 @@ def peer(name: str, *allowed_ips: Any, **fields: Any) -> dict[str, Any]:
 
 A, B = peer("a", "10.7.0.2/32", "fd00:7::2/128"), peer("b", "10.7.0.3/32")
 OTHERS = [peer(f"other {number}", f"10.7.0.{number}/32") for number in range(20, 30)]
+#: What is no peer at all.
+ODD: tuple[Any, ...] = ("x", [], None, {})
 RUNNING: dict[str, Any] = {
     "name": "wg7",
     "private_key": private_key("wg7"),
@@ -103,7 +105,7 @@ BAD = [
     *(instance(f"max_removals {most!r}", r".*max_removals.*", max_removals=most) for most in (-1, "x")),
     instance("config_dir", r"config_dir: is not an absolute path", config_dir=Unsafe("{{ x }}")),
     # peers
-    *(instance(f"peers [{entry!r}]", r".*peers.*", peers=[entry]) for entry in ("x", [], None, {})),
+    *(instance(f"peers [{entry!r}]", r".*peers.*", peers=[entry]) for entry in ODD),
     *(instance(f"public key {key!r}", r"peers\[12\]\.public_key: is not a WireGuard key",
                peers=[A, B, *OTHERS, {"public_key": Unsafe(key), "allowed_ips": ["10.7.0.9/32"]}])
       for key in ("", "x", peer_key("c")[:-1], peer_key("c") + "\n", "{{ 7*7 }}", "-h", "../../x", "ключ")),

@@ -33,7 +33,7 @@ sqlite = registry_run.sqlite
 
 WRITE = "Write the nodes into the registry"
 UPDATE = "Bring schema and secrets up to date"
-FLEET = [
+FLEET: list[dict[str, Any]] = [
     {
         "name": "de1.example.com",
         "ansible_host": "192.0.2.11",
@@ -68,6 +68,7 @@ def audit(place: Place) -> list[tuple[str, str, str]]:
 def test_foreseen_where_there_is_no_registry(sqlite: Place) -> None:
     foreseen = apply(sqlite, {"nodes": FLEET}, "--check", "--diff")
     assert foreseen.code == 0, foreseen.said
+    assert foreseen.published is not None
     assert foreseen.published["nodes"]["created"] == ["de1.example.com", "nl1.example.com"]
     assert [path.name for path in sqlite.folder.iterdir() if "registry" in path.name] == []
 

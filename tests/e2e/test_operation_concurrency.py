@@ -16,7 +16,7 @@ fleet = registry_fleet.fleet
 
 def test_one_of_two_runs_gets_the_instance(fleet: RegistryFleet) -> None:
     """Two transfers to different nodes, and two removals."""
-    asked = {
+    asked: dict[str, list[tuple[str, dict[str, str]]]] = {
         "moved@example.com": [("transfer", {"node": "node2"}), ("transfer", {"node": "node3"})],
         "removed@example.com": [("remove", {}), ("remove", {})],
     }

@@ -16,7 +16,7 @@ description: One line per task and host with C(task), C(host), C(status) and C(r
 """
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """One line per result, in the file that TASK_RESULTS names."""
 
     CALLBACK_VERSION = 2.0

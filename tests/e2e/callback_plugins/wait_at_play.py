@@ -18,7 +18,7 @@ description:
 """
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Waits once. Callbacks are called by the process that runs the playbook, so that nothing else goes on."""
 
     CALLBACK_VERSION = 2.0

@@ -235,9 +235,14 @@ class Objects:
             if not isinstance(body.get(name), kind):
                 return 400, {"error": f"Field '{name}' is missing from survey spec."}
         for index, question in enumerate(body["spec"]):
-            for name, kind in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
-                if not isinstance(question.get(name), kind):
-                    return 400, {"error": f"'{name}' in survey question {index} expected to be {kind}"}
+            for name, wanted in (
+                ("type", str),
+                ("question_name", str),
+                ("variable", str),
+                ("required", bool),
+            ):
+                if not isinstance(question.get(name), wanted):
+                    return 400, {"error": f"'{name}' in survey question {index} expected to be {wanted}"}
             if question["type"] == "multiplechoice" and "choices" not in question:
                 return 400, {"error": "must specify choices"}
         self.surveys[template] = body
