@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import Request, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api_shim import refusals
@@ -72,3 +72,7 @@ def _may(who: Caller, scopes: tuple[str, ...], method: str) -> bool:
         return True
     wanted = {scope for scope in scopes if scope != "read" or method in refusals.LOOKS}
     return not wanted.isdisjoint(who.scopes)
+
+
+Reader = Annotated[Caller, Depends(caller("read"))]
+Ops = Annotated[Caller, Depends(caller("ops"))]

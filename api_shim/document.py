@@ -14,11 +14,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api_shim.problems import Shape, shape_of
+from api_shim.problems import METHODS, Shape, shape_of
+from api_shim.request_ids import TAKEN
 
 # As their callers write them; both spellings are served.
 _WITH_SLASH = ("/api/disconnect_instance", "/api/transfer_instance", "/remove_instances")
-_METHODS = ("delete", "get", "patch", "post", "put")
 _DESCRIPTIONS = {
     "400": "The request is wrong; the message names the field and the reason",
     "401": "No key, or one that is unknown, expired or revoked",
@@ -35,7 +35,7 @@ _DESCRIPTIONS = {
 }
 _ID = {
     "description": "The request's id: the caller's own, else a new one",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    "schema": {"type": "string", "pattern": f"^{TAKEN.pattern}$"},
 }
 _LIMIT_HEADERS = {
     "RateLimit-Policy": {
@@ -118,7 +118,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     scopes = _scopes(app)
     paths = {}
     for path, operations in document["paths"].items():
-        for method in _METHODS:
+        for method in (one.lower() for one in METHODS):
             if method in operations:
                 _complete(path, operations[method], scopes.get((method, path), ()))
         paths[f"{path}/" if path in _WITH_SLASH else path] = operations

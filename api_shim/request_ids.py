@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "X-Request-ID"
-_TAKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+TAKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIds:
@@ -26,7 +26,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _TAKEN.fullmatch(given) else str(uuid.uuid4())
+        request_id = given if TAKEN.fullmatch(given) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["headers"] = {}

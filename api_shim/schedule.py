@@ -20,7 +20,7 @@ ACTOR = "schedule"
 #: Seconds after which it is tried again when the registry could not be asked.
 _PAUSE = 5.0
 
-log = structlog.get_logger("vpnfleet.schedule")
+log = structlog.stdlib.get_logger("api_shim")
 
 
 class Schedule:

@@ -42,7 +42,7 @@ _CLEANING = 3600.0  # seconds
 _STUCK = 60.0
 _KEPT = timedelta(days=1)
 
-log = structlog.get_logger("vpnfleet.worker")
+log = structlog.stdlib.get_logger("api_shim")
 
 
 @dataclass

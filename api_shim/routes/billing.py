@@ -12,7 +12,10 @@ from sqlalchemy.orm import Session
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotFound
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import License, Node
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    LONGEST_EMAIL,
+    check_instance_name,
+)
 from api_shim.auth import caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
 from api_shim.key_ring import Caller
@@ -31,7 +34,7 @@ _FAILED = (
 )
 _EMAIL = Field(
     min_length=3,
-    max_length=254,
+    max_length=LONGEST_EMAIL,
     description="the customer's e-mail, which is the instance's name",
     json_schema_extra=EMAIL,
 )

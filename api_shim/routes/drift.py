@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from api_shim.auth import caller
+from api_shim.auth import Ops, Reader, caller
 from api_shim.carrying_out import Answer, Wanted, carry_out
-from api_shim.key_ring import Caller
 from api_shim.rate_limits import count, limited
 from api_shim.routes.parameters import (
     ACCEPTED,
@@ -27,9 +26,6 @@ from api_shim.routes.shown import require
 from api_shim.service import Service, TheService
 
 router = APIRouter(tags=["drift"])
-
-Reader = Annotated[Caller, Depends(caller("read"))]
-Ops = Annotated[Caller, Depends(caller("ops"))]
 
 
 class DriftReport(BaseModel):

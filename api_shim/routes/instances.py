@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, contains_eager
@@ -22,9 +22,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Peer,
     PeerAllowedIp,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
-from api_shim.auth import caller
-from api_shim.key_ring import Caller
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    LONGEST_EMAIL,
+    LONGEST_HOST_NAME,
+    check_instance_name,
+)
+from api_shim.auth import Reader
 from api_shim.problems import Problem
 from api_shim.routes.parameters import Look
 from api_shim.routes.shown import shown_time
@@ -32,7 +35,6 @@ from api_shim.service import TheService
 
 router = APIRouter(tags=["instances"])
 
-Reader = Annotated[Caller, Depends(caller("read"))]
 State = Literal["present", "disconnected"]
 
 
@@ -42,7 +44,7 @@ class InstanceLook(Look):
     node: str | None = Field(
         None,
         min_length=1,
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         pattern="^[A-Za-z0-9.-]+$",
         description="only those on this node, by its name or id",
         examples=["node1.example.com"],
@@ -51,7 +53,7 @@ class InstanceLook(Look):
     name: str | None = Field(
         None,
         min_length=1,
-        max_length=254,
+        max_length=LONGEST_EMAIL,
         pattern="^[A-Za-z0-9_%+.@-]+$",
         description="only those whose name begins so",
         examples=["alice@example.com"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 
@@ -19,16 +19,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     now,
 )
 from api_shim.agent_health import passed_on
-from api_shim.auth import caller
-from api_shim.key_ring import Caller
+from api_shim.auth import Reader
 from api_shim.reachability import reachability
 from api_shim.routes.parameters import NodeId, Number
 from api_shim.routes.shown import Answer, CheckData, check_data, require, shown_time
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
-
-Reader = Annotated[Caller, Depends(caller("read"))]
 
 
 class CheckInFull(CheckData):

@@ -18,12 +18,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Node,
     NodeCheck,
 )
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import LONGEST_HOST_NAME
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     LARGEST_MTU,
     LARGEST_WEIGHT,
     SMALLEST_MTU,
 )
-from api_shim.auth import caller
+from api_shim.auth import Ops, Reader
 from api_shim.idempotency import Call, answered, call_of
 from api_shim.key_ring import Caller
 from api_shim.rate_limits import count
@@ -41,9 +42,6 @@ from api_shim.routes.shown import Answer, CheckData, check_data, require, shown_
 from api_shim.service import TheService
 
 router = APIRouter(tags=["nodes"])
-
-Reader = Annotated[Caller, Depends(caller("read"))]
-Ops = Annotated[Caller, Depends(caller("ops"))]
 
 
 async def _call(request: Request, who: Ops) -> Call | None:
@@ -68,7 +66,7 @@ class NodeFields(Body):
 
     ansible_host: str | None = Field(
         None,
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         description="where Ansible reaches it, if not by its name",
         json_schema_extra=_said(patterns.HOST, "192.0.2.10"),
     )
@@ -116,7 +114,7 @@ class NodeFields(Body):
     )
     dns_name: str | None = Field(
         None,
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         description="how licenses name it",
         json_schema_extra=_said(patterns.HOST, "nl1.example.com"),
     )
@@ -148,7 +146,7 @@ class NodeCreate(NodeFields):
     """A new node."""
 
     name: str = Field(
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         description="a host name, as in the inventory",
         json_schema_extra=_said(patterns.NODE_NAME, "node1.example.com"),
     )
@@ -164,7 +162,7 @@ class NodeUpdate(NodeFields):
 
     name: str | None = Field(
         None,
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         description="the present one: a node is not renamed",
         examples=["node1.example.com"],
     )

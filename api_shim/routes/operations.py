@@ -41,7 +41,7 @@ _MOST_AT_ONCE = 500
 BILLING_KINDS = ("disconnect", "transfer", "remove")
 _EVENT_ID = re.compile(r"[0-9]{1,18}")
 
-Reader = Annotated[Caller, Depends(caller("read", "billing"))]
+Follower = Annotated[Caller, Depends(caller("read", "billing"))]
 Changer = Annotated[Caller, Depends(caller("ops", "billing"))]
 OperationId = Annotated[
     str,
@@ -83,7 +83,7 @@ class OperationShown(BaseModel):
 
 
 @router.get("/api/operations/{operation_id}", operation_id="get_operation")
-async def get_operation(operation_id: OperationId, service: TheService, _who: Reader) -> OperationShown:
+async def get_operation(operation_id: OperationId, service: TheService, _who: Follower) -> OperationShown:
     """How an operation goes."""
 
     def read() -> OperationShown:
@@ -150,7 +150,7 @@ def cancel_operation(
 async def follow_operation(
     operation_id: OperationId,
     service: TheService,
-    _who: Reader,
+    _who: Follower,
     last_event_id: Annotated[str | None, Header(max_length=100)] = None,
 ) -> StreamingResponse:
     """What happens to an operation, as Server-Sent Events: its states and the steps of its run, from the first one or

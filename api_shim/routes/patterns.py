@@ -7,6 +7,12 @@ A field whose rule is no matter of form, such as a network without host bits, ha
 from __future__ import annotations
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    LABEL as _LABEL,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    LOCAL_PART as _LOCAL_PART,
+)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
     LONGEST_HOST_NAME,
     LONGEST_LOCAL_PART,
     OTHERWISE,
@@ -15,7 +21,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_f
     COUNTRY as _COUNTRY,
 )
 
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _LABELS = rf"{_LABEL}(?:\.{_LABEL})*"
 # Not of digits alone: 10.0.0.256 is no name.
 _LAST_LABEL = (
@@ -43,7 +48,6 @@ _PORT = (
     "|655[0-2][0-9]|6553[0-5])"
 )
 _PLACE = rf"(?:{_HOST}|{_IP4}|\[{_IP6}\])(?::{_PORT})?"
-_LOCAL_PART = r"[A-Za-z0-9_][A-Za-z0-9_%+-]*(?:\.[A-Za-z0-9_%+-]+)*"
 _NAME_SERVER = f"(?:{_IP4}|{_IP6}|{_HOST})"
 
 

@@ -9,18 +9,21 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import check_instance_name
-from api_shim.auth import caller
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import KEY_PATTERN
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    LONGEST_EMAIL,
+    LONGEST_HOST_NAME,
+    check_instance_name,
+)
+from api_shim.auth import Ops
 from api_shim.carrying_out import Answer, Wanted, carry_out
-from api_shim.key_ring import Caller
 from api_shim.routes import patterns
 from api_shim.routes.parameters import EMAIL, NODE_NAME, REPEATED, Body, How, Planned, repeatable
 from api_shim.service import TheService
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(repeatable)])
 
-Ops = Annotated[Caller, Depends(caller("ops"))]
-_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+_KEY = f"^{KEY_PATTERN.pattern}$"
 
 
 class PeerBody(Body):
@@ -47,14 +50,14 @@ class InstanceBody(Body):
 
     name: str = Field(
         min_length=3,
-        max_length=254,
+        max_length=LONGEST_EMAIL,
         description="the customer's e-mail",
         json_schema_extra=EMAIL,
     )
     node: str | None = Field(
         None,
         min_length=1,
-        max_length=253,
+        max_length=LONGEST_HOST_NAME,
         description="a node's name; else the least loaded one that is enabled",
         json_schema_extra=NODE_NAME,
     )

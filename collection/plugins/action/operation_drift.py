@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -65,6 +64,7 @@ if MISSING is None:
         nodes_of,
     )
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import bounded
     from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import Outcome
 
 _DRIFT = "vpnfleet.wireguard.wg_drift"
@@ -321,7 +321,7 @@ class ActionModule(RegistryAction):
         if report is not None:
             shown["summary"] = report["summary"]
         if self._task.diff:
-            shown["diff"] = _bounded(_diffs(answer))
+            shown["diff"] = bounded(_diffs(answer), _MOST_DIFF)
         if outcome.error is not None:
             shown["warnings"] = [outcome.error]
         if self._task.check_mode:
@@ -399,13 +399,3 @@ def _fact(outcome: Outcome, report: dict[str, Any] | None) -> dict[str, Any]:
 
 def _diffs(answer: Mapping[str, Any]) -> list[dict[str, str]]:
     return list(answer.get("diff") or ())
-
-
-def _bounded(diffs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    found, size = [], 0
-    for one in diffs:
-        size += len(json.dumps(one))
-        if size > _MOST_DIFF:
-            break
-        found.append(one)
-    return found

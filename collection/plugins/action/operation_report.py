@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +26,10 @@ if MISSING is None:
         Reporting,
         read_reporting,
     )
-    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import MOST_CHARACTERS
+    from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
+        MOST_CHARACTERS,
+        bounded,
+    )
 
 _REGISTRY = "ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry"
 _MOST_TOLD = 20
@@ -76,7 +78,8 @@ class ActionModule(RegistryAction):
             ]
         failed = [one for one in results if one["status"] == "error"]
         partly = [one for one in results if one["status"] == "partial_success"]
-        told = _bounded(results)
+        # The others are in the registry.
+        told = bounded(results, MOST_CHARACTERS + _ROOM)
         published = {
             "operation": str(run["operation"]),
             "status": "planned"
@@ -181,17 +184,6 @@ def _colored(line: str) -> str:
         "@": constants.COLOR_DIFF_LINES,
     }.get(line[:1])
     return str(stringc(line, color)) if color else line
-
-
-def _bounded(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many as can be published; the others are in the registry."""
-    found, size = [], 0
-    for one in results:
-        size += len(json.dumps(one))
-        if size > MOST_CHARACTERS + _ROOM:
-            break
-        found.append(one)
-    return found
 
 
 def _undone(results: list[dict[str, Any]]) -> list[str]:

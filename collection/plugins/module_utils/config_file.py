@@ -160,12 +160,13 @@ def render_peers_for_wg(peers: Iterable[Peer], endpoints: Mapping[str, str]) -> 
     return "".join(parts)
 
 
-def parse_fwmark(value: str, field: str) -> int:
+def parse_fwmark(value: str) -> int:
+    """The value of FwMark as a number; "off" is 0. Raises InvalidInput."""
     if value.lower() == "off":
         return 0
     if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
         return int(value, 16)
-    return check.integer(value, field, 0, 4294967295)
+    return check.integer(value, "FwMark", 0, 4294967295)
 
 
 def parse_beside(text: str, live: Mapping[str, Peer]) -> Config:
@@ -284,7 +285,7 @@ def _config(
         port = None if port_text is None else check.integer(port_text, "ListenPort", 0, 65535)
         mtu_text = last("mtu")
         mtu = None if mtu_text is None else check.integer(mtu_text, "MTU", 68, 65535)
-        fwmark = parse_fwmark(last("fwmark") or "off", "FwMark")
+        fwmark = parse_fwmark(last("fwmark") or "off")
         if table is None:
             table = check.check_table(last("table") or "auto", "Table")
     except InvalidInput as error:

@@ -11,7 +11,6 @@ from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import atomic_file, systemd, traces
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.commands import READING, run
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import DEFAULT_CONFIG_DIR
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Unit
 
 
@@ -101,13 +100,11 @@ class ThisNode:
         text = atomic_file.read_text(path)
         return None if text is None else File(text, atomic_file.is_private(path))
 
-    def units(
-        self, interfaces: Sequence[str], config_dir: str = DEFAULT_CONFIG_DIR
-    ) -> Dict[str, Optional[Unit]]:
+    def units(self, interfaces: Sequence[str], config_dir: str) -> Dict[str, Optional[Unit]]:
         """As Source says."""
         return systemd.read_units(list(interfaces), config_dir)
 
-    def traces(self, config_dir: str = DEFAULT_CONFIG_DIR) -> Dict[str, str]:
+    def traces(self, config_dir: str) -> Dict[str, str]:
         """As Source says."""
         return traces.traces(config_dir)
 

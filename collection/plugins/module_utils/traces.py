@@ -21,7 +21,7 @@ _UNIT = re.compile(r"wg-quick@([A-Za-z0-9_=+.-]{1,15})\.service")
 _FILE = re.compile(r"([A-Za-z0-9_=+.-]{1,15})\.conf")
 
 
-def traces(config_dir: str = DEFAULT_CONFIG_DIR) -> Dict[str, str]:
+def traces(config_dir: str) -> Dict[str, str]:
     """By the interface's name what there is: ENABLED (with a file or without), or FILE alone.
 
     The folder of the files may be missing. Raises OSError when it is there and cannot be read.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, Union
+from typing import Union
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.replay import Replay
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.agent.secret_file import SecretFile
@@ -30,10 +30,9 @@ def unauthorized(now: float) -> str:
 class Authentication:
     """Decides by the secrets, the clock and what was accepted before."""
 
-    def __init__(self, secrets: SecretFile, replay: Replay, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, secrets: SecretFile, replay: Replay) -> None:
         self._secrets = secrets
         self._replay = replay
-        self._clock = clock
 
     def refusal(
         self, method: str, path: str, body: Union[bytes, bytearray], signature: str, timestamp: str
@@ -41,7 +40,7 @@ class Authentication:
         """Why a request is refused; empty when it may be carried out, and never again the same one.
 
         Raises CannotRemember."""
-        now = self._clock()
+        now = time.time()
         if (
             well_formed(signature, path, timestamp)
             and timely(timestamp, now)

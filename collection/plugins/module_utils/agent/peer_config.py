@@ -201,7 +201,7 @@ def _take_of_interface(interface: Dict[str, str], key: str, value: str, line: in
         elif key == "listenport":
             value = str(integer(value, "ListenPort", 1, 65535))
         elif key == "fwmark":
-            value = str(parse_fwmark(value, "FwMark"))
+            value = str(parse_fwmark(value))
         else:
             raise InvalidInput("", _unknown(key, "[Interface]"))
     except InvalidInput as error:

@@ -167,7 +167,7 @@ def _load(node: Node | None = None, but: Instance | None = None) -> Subquery:
     )
 
 
-def placed_on(node: Node | None = None, but: Instance | None = None) -> CompoundSelect[tuple[int, str]]:
+def placed_on(node: Node | None, but: Instance | None = None) -> CompoundSelect[tuple[int, str]]:
     """Instances by node, without `but`: those that are there, and those that are on their way in a transfer."""
     there = select(Instance.id.label("instance_id"), Instance.node_id.label("node_id"))
     coming = (

@@ -121,7 +121,7 @@ def open_registry(
     return registry
 
 
-def look_into(url: str | None = None) -> Registry:
+def look_into(url: str | None) -> Registry:
     """The registry for reading what is no secret: no key is needed, and nothing is made or upgraded.
 
     Raises NoSchema when there is nothing to read yet, else NotUsable.

@@ -18,6 +18,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import DEFAULT_MAX_REMOVALS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import drift_page_html as html
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_order import place
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_page_style import (
@@ -32,8 +33,6 @@ MOST_OF_A_KIND = 100
 MOST_ENTRIES = 2000
 _MOST_SECTIONS = 500
 _LONGEST_COMMAND = 1000
-# How many unknown peers of an interface a reconcile removes unless it is told otherwise.
-_REMOVALS = 10
 
 _KINDS = (
     ("interface_issues", "interface_count"),
@@ -322,7 +321,7 @@ def _repair(node: Mapping[str, Any]) -> str:
         most = max(Counter(one["interface"] for one in node["unknown_peers"]).values(), default=0)
         if node.get("truncated"):
             most = unknown
-        switches = ["remove_unknown=true", *([f"max_removals={most}"] if most > _REMOVALS else [])]
+        switches = ["remove_unknown=true", *([f"max_removals={most}"] if most > DEFAULT_MAX_REMOVALS else [])]
         made.append("<p>Unknown peers stay unless you say so. Whoever uses them is cut off by this:</p>")
         made.append(
             _commands(

@@ -20,8 +20,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.counted import counted
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_order import place
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.drift_page import page
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import CHUNK
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Teardown,
     now,

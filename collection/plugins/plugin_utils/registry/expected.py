@@ -25,8 +25,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
     teardown,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import addresses_of
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import CHUNK
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Node,
     Peer,

@@ -15,6 +15,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.alloca
     addresses_of,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Node,
     Peer,
@@ -23,9 +24,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.settings import (
     effective,
 )
-
-#: A query takes so many values at the most (SQLite's limit is 32,766).
-CHUNK = 5000
 
 
 def load_instances(session: Session, ids: Sequence[int]) -> dict[int, Instance]:

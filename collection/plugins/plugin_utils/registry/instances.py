@@ -14,11 +14,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
     NotFound,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Node,
 )
-
-_CHUNK = 5000
 
 
 def find_instance(session: Session, name: str) -> Instance | None:
@@ -37,8 +36,8 @@ def require_instance(session: Session, name: str) -> Instance:
 def unknown_instances(session: Session, names: Sequence[str]) -> list[str]:
     """Those of `names` that no instance is called."""
     known: set[str] = set()
-    for start in range(0, len(names), _CHUNK):
-        some = names[start : start + _CHUNK]
+    for start in range(0, len(names), CHUNK):
+        some = names[start : start + CHUNK]
         known.update(session.scalars(select(Instance.name).where(Instance.name.in_(some))))
     return [name for name in names if name not in known]
 

@@ -31,6 +31,9 @@ from sqlalchemy.types import TypeDecorator
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import Encrypted
 
+#: A query takes so many values at the most (SQLite's limit is 32,766).
+CHUNK = 5000
+
 
 class Utc(TypeDecorator[datetime]):
     """A point in time; aware on both sides, also on SQLite, which keeps no zone."""

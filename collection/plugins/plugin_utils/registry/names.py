@@ -21,10 +21,11 @@ LONGEST_LOCAL_PART = 64
 # RFC 1035, 2.3.4, as text.
 LONGEST_HOST_NAME = 253
 
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # Dots stand between other characters only, and no name begins like an option.
-_LOCAL_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_%+-]*(?:\.[A-Za-z0-9_%+-]+)*")
+LOCAL_PART = r"[A-Za-z0-9_][A-Za-z0-9_%+-]*(?:\.[A-Za-z0-9_%+-]+)*"
+_HOST_NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*")
+_LOCAL_PART = re.compile(LOCAL_PART)
 # An address such as 10.0.0.1 is no host name: a last label of digits alone is in no zone (RFC 1123, 2.1).
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -37,7 +38,7 @@ OTHERWISE = frozenset(
 
 def check_instance_name(text: object, field: str = "instance") -> str:
     """Return an instance's name, the customer's e-mail, as it was given. Raises Invalid."""
-    given = _text(text, field)
+    given = as_text(text, field)
     local, at, domain = given.partition("@")
     if not at:
         raise Invalid(field, f"{shown(given)} is not an e-mail address: there is no @")
@@ -70,7 +71,7 @@ def check_node_name(text: object, field: str = "node") -> str:
 
 def check_host_name(text: object, field: str) -> str:
     """Return a host name as it was given. Raises Invalid."""
-    given = _text(text, field)
+    given = as_text(text, field)
     if not is_host_name(given):
         raise Invalid(
             field,
@@ -87,14 +88,15 @@ def is_host_name(text: str) -> bool:
 
 def check_interface(text: object, field: str = "interface") -> str:
     """Return an interface's name as it was given. Raises Invalid."""
-    given = _text(text, field)
+    given = as_text(text, field)
     try:
         return check_name(given, field)
     except InvalidInput as error:
         raise Invalid(error.field, error.problem) from None
 
 
-def _text(value: object, field: str) -> str:
+def as_text(value: object, field: str) -> str:
+    """Return a text without what Ansible notes on texts. Raises Invalid for anything else."""
     if not isinstance(value, str):
         raise Invalid(field, "is not a text")
-    return "".join(value)  # without what Ansible notes on texts
+    return "".join(value)

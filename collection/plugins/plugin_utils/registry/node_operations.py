@@ -30,6 +30,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     require_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Node,
     Operation,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 KINDS = ("drift", "reconcile")
 APPLY = "apply"
-_CHUNK = 5000
 
 
 def begin(
@@ -100,8 +100,8 @@ def nodes_of(session: Session, held: Sequence[Operation]) -> list[Node]:
     """The nodes that operations are about, in their order. Whoever keeps them has each `get` of one for nothing."""
     numbers = [str(operation.node_id) for operation in held]
     found: dict[str, Node] = {}
-    for start in range(0, len(numbers), _CHUNK):
-        query = select(Node).where(Node.id.in_(numbers[start : start + _CHUNK]))
+    for start in range(0, len(numbers), CHUNK):
+        query = select(Node).where(Node.id.in_(numbers[start : start + CHUNK]))
         found.update((node.id, node) for node in session.scalars(query))
     return [found[number] for number in numbers]
 
@@ -128,8 +128,8 @@ def require_free(session: Session, names: Sequence[str]) -> None:
     }
     if not running:
         return
-    for start in range(0, len(names), _CHUNK):
-        some = names[start : start + _CHUNK]
+    for start in range(0, len(names), CHUNK):
+        some = names[start : start + CHUNK]
         for query in (
             select(Instance.name, Instance.node_id).where(
                 Instance.node_id.in_(running), Instance.name.in_(some)

@@ -19,9 +19,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.allocation import free_addresses
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instance_config import CHUNK
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.key_pairs import new_key_pair
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    CHUNK,
     Instance,
     Peer,
     PeerAllowedIp,

@@ -20,12 +20,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, shown
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
+    as_text,
     check_instance_name,
     check_node_name,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import cipher
 
-KINDS = ("provision", "disconnect", "transfer", "remove", "drift", "reconcile")
 SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
 
 _PROVISION_FIELDS = ("instance", "peers", "node", "prefix_length")
@@ -79,7 +79,7 @@ def read_reporting(variables: Mapping[str, Any]) -> Reporting:
     given = variables.get("report_dir")
     if given is None:
         return Reporting(None, fail_on_drift)
-    text = _text(given, "report_dir")
+    text = as_text(given, "report_dir")
     if not text or not text.isprintable() or len(text) > _LONGEST_PATH:
         raise Invalid("report_dir", "is not the path of a folder")
     if "{{" in text or "{%" in text:
@@ -134,12 +134,12 @@ def _instance_request(kind: str, one: Any, variables: Mapping[str, Any], field: 
             raise Invalid("node", "is needed: the node to which the instance goes")
         request["node"] = variables["node"]
     if request.get("node") is not None:
-        request["node"] = check_node_name(_text(request["node"], "node"))
+        request["node"] = check_node_name(as_text(request["node"], "node"))
     return request
 
 
 def _node_request(kind: str, node: Any, variables: Mapping[str, Any], field: str) -> dict[str, Any]:
-    request: dict[str, Any] = {"node": check_node_name(_text(node, field), field), **_look(kind, variables)}
+    request: dict[str, Any] = {"node": check_node_name(as_text(node, field), field), **_look(kind, variables)}
     if kind == "reconcile":
         for name, default in SWITCHES.items():
             request[name] = _boolean(variables.get(name, default), name)
@@ -204,12 +204,6 @@ def _plain(value: Any, field: str, in_list: bool = False) -> Any:
     if isinstance(value, (list, tuple)) and not in_list:
         return [_plain(item, f"{field}[{index}]", in_list=True) for index, item in enumerate(value)]
     raise Invalid(field, "is neither a text nor a number" + ("" if in_list else " nor a list of them"))
-
-
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise Invalid(field, "is not a text")
-    return "".join(value)
 
 
 def _number(value: Any, field: str, low: int, high: int) -> int:

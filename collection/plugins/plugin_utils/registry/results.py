@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
+
+Entry = TypeVar("Entry")
 
 #: What a run publishes of one kind may be so long, in characters of JSON: it is in two places of an event, and a runner
 #: drops one of more than 700,000.
@@ -57,6 +60,12 @@ def fit(reports: Sequence[dict[str, Any]], characters: int, lists: Iterable[str]
         if len(json.dumps(cut)) <= characters:
             break
     return cut
+
+
+def bounded(entries: Sequence[Entry], characters: int) -> list[Entry]:
+    """The first of them, as many as take no more than so many characters."""
+    sizes = accumulate(len(json.dumps(one)) for one in entries)
+    return [one for one, size in zip(entries, sizes, strict=True) if size <= characters]
 
 
 def _shortened(one: dict[str, Any], most: int, lists: Iterable[str]) -> dict[str, Any]:
