@@ -32,7 +32,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controll
 
 controller = registry_fixtures.controller
 
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
+NL, DE = "nl1.example.com", "de1.example.com"
 ALICE, BOB = "alice@example.com", "bob@example.com"
 ELSEWHERE = json.dumps({"machine": "another", "pid": 1, "started": 1})
 

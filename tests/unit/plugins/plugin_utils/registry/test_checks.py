@@ -22,7 +22,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.test_reconcile import EVERYTHING, NOTHING
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
+ALICE = "alice@example.com"
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 NONE = (0, 0, 0, 0)
 UNKNOWN = (None, None, None, None)

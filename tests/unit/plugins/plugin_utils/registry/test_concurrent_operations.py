@@ -58,10 +58,6 @@ def at_once(controller: Controller, *plays: Play) -> list[tuple[Any, SimulatedFl
     return [found[number] for number in range(len(plays))]
 
 
-def transfer_to(node: str) -> Play:
-    return lambda controller: controller.one("transfer", instance=ALICE, node=node)
-
-
 @pytest.mark.parametrize("targets", [(DE, DE), (DE, FR), (FR, NL)])
 def test_of_two_transfers_at_the_same_moment_one_wins(
     controller: Controller, targets: tuple[str, str]

@@ -29,7 +29,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFl
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
+NL, DE = "nl1.example.com", "de1.example.com"
 
 
 def away_at(number: int) -> Callable[[str], None]:

@@ -51,12 +51,12 @@ def served(controller: Controller) -> Controller:
     return controller
 
 
-def a_run(actor: str = "tester", owner: str | None = None) -> operations.Run:
+def a_run(owner: str | None = None) -> operations.Run:
     """A run of this process, that may touch all nodes."""
     return operations.Run(
         id=new_id(),
         owner=process_token(1) if owner is None else owner,
-        actor=actor,
+        actor="tester",
         hosts=frozenset([NL, DE, FR]),
     )
 
