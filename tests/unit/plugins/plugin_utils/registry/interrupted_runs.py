@@ -25,7 +25,7 @@ from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 ALICE, BOB = "alice@example.com", "bob@example.com"
 NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
-THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 Asked = tuple[str, dict[str, Any]]
 
