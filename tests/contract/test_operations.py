@@ -24,7 +24,7 @@ from tests.contract.server import Server, served
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
 from tests.e2e.registry_fleet import RegistryFleet, names_of
-from tests.e2e.wg7 import wait_for
+from tests.e2e.waiting import wait_for
 from tests.e2e.wireguard_keys import public_key
 
 lab = registry_fleet.lab
