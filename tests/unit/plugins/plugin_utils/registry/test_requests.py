@@ -23,8 +23,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.reques
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.rotation import renewed_within
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import use
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
 NODE = "nl1.example.com"
 OF_INSTANCES = ("provision", "disconnect", "transfer", "remove")
 OF_NODES = ("drift", "reconcile")
