@@ -79,8 +79,8 @@ def specs_of_modules() -> dict[str, dict[str, Any]]:
     return {name: _spec(each["doc"].get("options", {})) for name, each in json.loads(told).items()}
 
 
-def spec_of_role(role: Path, entry: str = "main") -> dict[str, Any]:
-    """The same of a role."""
+def spec_of_role(role: Path, entry: str) -> dict[str, Any]:
+    """The same of an entry point of a role."""
     text = (role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
     return _spec(yaml.safe_load(text)["argument_specs"][entry].get("options", {}))
 

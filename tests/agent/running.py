@@ -22,7 +22,7 @@ SECRETS = f"{FOLDER}/secrets"
 STATE_DIR = "/var/lib/vpnfleet-agent"
 LOG = "/run/agent.log"
 _PIDS = "/run/agent.pid"
-# The PID of the privileged process as the node numbers it; with a faketime-like shift of the clock where asked for.
+# The PID of the privileged process as the node numbers it.
 _START = f'echo $$ >{_PIDS}; exec 2>>{LOG} >/dev/null </dev/null; exec "$@"'
 
 
@@ -32,10 +32,8 @@ class Agent:
 
     node: Node
     port: int = PORT
-    user: str = "nobody"
     options: list[str] = field(default_factory=list)
     certificate: Path | None = None  # for clients
-    prefix: list[str] = field(default_factory=list)  # what the agent runs under
     process: subprocess.Popen[bytes] | None = None
 
     def client(self, secret: str = SECRET, timeout: float = 60) -> Client:
@@ -43,13 +41,8 @@ class Agent:
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        argv = [
-            "/usr/bin/env",
-            f"PYTHONPATH={ROOT / 'collections'}",
-            "PYTHONDONTWRITEBYTECODE=1",
-            *self.prefix,
-        ]
-        argv += ["/usr/bin/python3", "-m", MODULE, "--listen", f"0.0.0.0:{self.port}", "--user", self.user]
+        argv = ["/usr/bin/env", f"PYTHONPATH={ROOT / 'collections'}", "PYTHONDONTWRITEBYTECODE=1"]
+        argv += ["/usr/bin/python3", "-m", MODULE, "--listen", f"0.0.0.0:{self.port}", "--user", "nobody"]
         argv += ["--secrets", SECRETS, "--state-dir", STATE_DIR, *self.options]
         self.node.run(["rm", "-f", LOG])
         self.process = subprocess.Popen(
@@ -100,10 +93,10 @@ def prepare(node: Node, *secrets: str) -> None:
 
 
 @contextmanager
-def running(node: Node, **options: object) -> Iterator[Agent]:
+def running(node: Node) -> Iterator[Agent]:
     """An agent that runs, and is gone with all it wrote afterwards."""
     prepare(node)
-    agent = Agent(node, **options)  # type: ignore[arg-type]
+    agent = Agent(node)
     agent.start()
     try:
         yield agent

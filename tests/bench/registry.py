@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def drift(lab: Lab, folder: Path, runs: int) -> Comparison:
     small.run("provision", instances=everybody, node="node1", peers=[])
     with small.open() as registry, registry.write() as session:
         for instance in session.query(Instance):
-            _add_peers(session.connection(), instance.id, 100)
+            _add_peers(session.connection(), instance.id)
     small.run("reconcile", node="node1", changed=True)
     big = Bench(lab, folder / "drift_100_nodes")
     for path in (folder / "drift_one_node").glob("registry.*"):
@@ -191,7 +191,7 @@ def drift(lab: Lab, folder: Path, runs: int) -> Comparison:
                 )
                 session.add(instance)
                 session.flush()
-                _add_peers(session.connection(), instance.id, 100)
+                _add_peers(session.connection(), instance.id)
     result = compare(
         "drift_in_a_registry_of_100_nodes",
         1.3,
@@ -276,8 +276,8 @@ def transfer(lab: Lab, folder: Path, runs: int) -> Figure:
     )
 
 
-def _add_peers(connection: Any, instance_id: int, number: int) -> None:
-    """Peers by the hundred, straight into the tables."""
+def _add_peers(connection: Any, instance_id: int) -> None:
+    """A hundred peers, straight into the tables."""
     moment = now()
     rows = [
         {
@@ -288,9 +288,9 @@ def _add_peers(connection: Any, instance_id: int, number: int) -> None:
             "created_at": moment,
             "updated_at": moment,
         }
-        for place in range(number)
+        for place in range(100)
     ]
-    networks = _networks(instance_id, number)
+    networks = [f"fd66:{instance_id:x}::{place + 2:x}/128" for place in range(100)]
     connection.execute(insert(Peer), rows)
     connection.execute(
         insert(PeerAllowedIp),
@@ -299,7 +299,3 @@ def _add_peers(connection: Any, instance_id: int, number: int) -> None:
             for row, network in zip(rows, networks, strict=True)
         ],
     )
-
-
-def _networks(instance_id: int, number: int) -> Sequence[str]:
-    return [f"fd66:{instance_id:x}::{place + 2:x}/128" for place in range(number)]

@@ -24,7 +24,7 @@ from tests.contract.server import Server, served
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
 from tests.e2e.registry_fleet import RegistryFleet, names_of
-from tests.e2e.wg7 import wait_for
+from tests.e2e.waiting import wait_for
 from tests.e2e.wireguard_keys import public_key
 
 lab = registry_fleet.lab
@@ -268,10 +268,10 @@ def test_ten_looks_at_once_make_one_run(server: Server, fleet: RegistryFleet, ta
             return client.get(f"/api/drift/nodes{tail}".format(node_id=node_id))
 
     with server.client("ops") as client:
-        began = runs_of(client, "drift")
+        began = drift_runs(client)
         with ThreadPoolExecutor(10) as pool:
             answers = [one.result() for one in [pool.submit(look) for _ in range(10)]]
-        assert runs_of(client, "drift") == began + 1
+        assert drift_runs(client) == began + 1
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1
     places = {answer.headers["location"] for answer in answers}
@@ -287,13 +287,13 @@ def test_ten_looks_at_once_make_one_run(server: Server, fleet: RegistryFleet, ta
     assert len(entries) == 9 + nodes
 
 
-def runs_of(client: httpx.Client, playbook: str) -> float:
-    """How many runs of a playbook have ended."""
+def drift_runs(client: httpx.Client) -> float:
+    """How many runs of the drift playbook have ended."""
     told = client.get("/metrics").text
     return sum(
         float(line.rpartition(" ")[2])
         for line in told.splitlines()
-        if line.startswith(f'vpnfleet_runs_total{{playbook="{playbook}"')
+        if line.startswith('vpnfleet_runs_total{playbook="drift"')
     )
 
 

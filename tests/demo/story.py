@@ -42,8 +42,8 @@ class Story:
         report: Report,
         directory: Path,
         progress: Callable[[str], None],
-        database: str | None = None,
-        installed: Installed | None = None,
+        database: str | None,
+        installed: Installed | None,
     ) -> None:
         self._lab = lab
         self._report = report

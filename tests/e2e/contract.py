@@ -15,7 +15,7 @@ from typing import Any
 from tests.e2e.ansible_run import Result, Run, Task, play, script, task
 from tests.e2e.node_state import READ_STATE, Interface, NodeState, Peer, parse_state, read_state
 from tests.e2e.wg_node import empty
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
+from tests.e2e.wireguard_keys import peer, peer_key, preshared_key, private_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
@@ -23,10 +23,6 @@ Parameters = dict[str, Any]
 
 # Stands for a value that the node chooses.
 ANY = "ANY"
-
-
-def peer(name: str, *allowed_ips: str, **fields: Any) -> Parameters:
-    return {"public_key": peer_key(name), "allowed_ips": list(allowed_ips), **fields}
 
 
 # What stands in angle brackets is replaced by a value of the row's own (see fill).

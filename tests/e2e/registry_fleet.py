@@ -55,8 +55,6 @@ IMPATIENT = {
     "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=1 -o ServerAliveCountMax=3",
 }
 
-Variables = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Run:

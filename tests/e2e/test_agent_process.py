@@ -18,7 +18,7 @@ from tests.agent.running import SECRET, SECRETS, STATE_DIR, Agent
 from tests.e2e import agent_calls, wg_node
 from tests.e2e.agent_calls import CONFIG, DONE, PATH, A, B, many, peers_of
 from tests.e2e.node_state import read_state
-from tests.e2e.wg7 import wait_for
+from tests.e2e.waiting import wait_for
 from tests.e2e.wg_node import Bystander
 from tests.e2e.wireguard_keys import peer_key
 from tests.lab.fleet import ROOT

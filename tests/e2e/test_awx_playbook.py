@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.registry_run import Place
 from tests.lab.fleet import ROOT
 from tests.unit.api_shim.awx_objects import Objects
 from tests.unit.api_shim.awx_stand_in import AwxStandIn, stand_in
@@ -71,16 +70,9 @@ class Site:
                 *arguments,
             ],
             env={
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "HOME": str(self.folder),
-                "LC_ALL": "C.UTF-8",
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
-                "ANSIBLE_NOCOLOR": "1",
+                **Place(URL, (KEY,), self.folder).environment(),
                 "VPNFLEET_AWX_URL": self.awx.url,
                 "VPNFLEET_AWX_ADMIN_TOKEN": TOKEN,
-                "VPNFLEET_DATABASE_URL": URL,
-                "VPNFLEET_ENCRYPTION_KEY": KEY,
                 **(environment or {}),
             },
             cwd=self.folder,

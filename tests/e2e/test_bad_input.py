@@ -13,7 +13,7 @@ from tests.e2e import wg_node
 from tests.e2e.ansible_run import Result, Task, Unsafe, play, script, task
 from tests.e2e.node_state import READ_STATE, NodeState, parse_state
 from tests.e2e.wg_node import Bystander, empty
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
+from tests.e2e.wireguard_keys import peer, peer_key, preshared_key, private_key, public_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
@@ -21,10 +21,6 @@ node = wg_node.node
 bystander = wg_node.bystander
 
 SECRET = preshared_key("a")
-
-
-def peer(name: str, *allowed_ips: Any, **fields: Any) -> dict[str, Any]:
-    return {"public_key": peer_key(name), "allowed_ips": list(allowed_ips), **fields}
 
 
 A, B = peer("a", "10.7.0.2/32", "fd00:7::2/128"), peer("b", "10.7.0.3/32")

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from tests.e2e import wg_node
+from tests.e2e import wg7, wg_node
 from tests.e2e.ansible_run import play, task
 from tests.e2e.node_state import read_state
-from tests.e2e.wg_node import Bystander, empty
 from tests.e2e.wireguard_keys import peer_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
 node = wg_node.node
 bystander = wg_node.bystander
-
-
-@pytest.fixture(autouse=True)
-def others_notice_nothing(node: Node, bystander: Bystander) -> Iterator[None]:
-    empty(node)
-    session = bystander.state()
-    yield
-    bystander.check(session)
-    empty(node)
+others_notice_nothing = wg7.others_notice_nothing
 
 
 def instance(number: int, *networks: str, address: str | None = None) -> dict[str, Any]:

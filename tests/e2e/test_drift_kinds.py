@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,14 @@ from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import models
 from tests.e2e.broken_tools import WORK_AS_EVER, order, stand_ins
+from tests.e2e.drifting_fleet import EVERYTHING, anna_keeps_pinging
 from tests.e2e.node_state import read_state
-from tests.e2e.registry_fleet import RegistryFleet, connect, registered
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
+from tests.e2e.registry_fleet import RegistryFleet, registered
+from tests.e2e.wireguard_keys import peer_key, preshared_key, public_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
 NODE, OTHER = "node1", "node2"
-EVERYTHING = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
 NOTHING = dict.fromkeys(EVERYTHING, False)
 SITE = "10.100.{}.0/24"  # a network behind a peer, which needs a route
 MTU = 1400
@@ -197,24 +196,6 @@ def customers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Customers]:
         yield made
 
 
-@contextmanager
-def anna_keeps_pinging(customers: Customers) -> Iterator[None]:
-    """Nothing is lost in her tunnel, and it is the same one."""
-    name, device = customers.interface("anna"), customers.fleet.lab.devices[0]
-    address = connect(device, customers.told["anna"], private_key("anna"), preshared_key("anna"))
-    ping = device.start_ping(address, 0.1)
-    assert ping.wait_for_reply()
-    before = read_state(customers.node).interfaces[name]
-    yield
-    after = read_state(customers.node).interfaces[name]
-    assert after == before
-    (was,), (now,) = before.peers.values(), after.peers.values()
-    assert (now.handshake, now.endpoint) == (was.handshake, was.endpoint)
-    assert now.received > was.received
-    assert ping.stop().lost == 0
-    device.disconnect()
-
-
 ENTRIES = ("missing_peers", "unknown_peers", "mismatched_peers", "interface_issues")
 
 
@@ -268,7 +249,7 @@ def test_every_kind_is_found_named_repaired_and_gone(customers: Customers) -> No
     fleet, node = customers.fleet, customers.node
     before = read_state(node)
     assert customers.look()["has_drift"] is False
-    with anna_keeps_pinging(customers):
+    with anna_keeps_pinging(customers.fleet, customers.told["anna"]):
         for kind, one in KINDS.items():
             customers.by_hand(kind, one.by_hand)
         report = customers.look()

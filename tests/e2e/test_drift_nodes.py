@@ -30,7 +30,7 @@ from tests.e2e.drifting_fleet import (
 )
 from tests.e2e.node_state import read_state
 from tests.e2e.registry_fleet import RegistryFleet, connect
-from tests.e2e.wg7 import wait_for
+from tests.e2e.waiting import wait_for
 from tests.e2e.wireguard_keys import preshared_key, private_key, public_key
 from tests.lab.node import Node
 

@@ -12,21 +12,10 @@ from tests.e2e import wg7, wg_node
 from tests.e2e.ansible_run import Result, play, script, task
 from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER, hidden, order, stand_ins
 from tests.e2e.node_state import read_state
-from tests.e2e.wg7 import (
-    CHANGED,
-    CONFIG,
-    GONE,
-    RUNNING,
-    A,
-    B,
-    C,
-    configs,
-    given,
-    peer,
-    wait_for,
-)
+from tests.e2e.waiting import wait_for
+from tests.e2e.wg7 import CHANGED, CONFIG, GONE, RUNNING, A, B, C, configs, given
 from tests.e2e.wg_node import BYSTANDER, BYSTANDER_PORT
-from tests.e2e.wireguard_keys import peer_key, private_key
+from tests.e2e.wireguard_keys import peer, peer_key, private_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 

@@ -14,8 +14,9 @@ from tests.e2e import wg7, wg_node
 from tests.e2e.ansible_run import Task, finish_play, play, script, start_play, task
 from tests.e2e.broken_tools import WORK_AS_EVER, calls, order, stand_ins
 from tests.e2e.node_state import NodeState, read_state
-from tests.e2e.wg7 import CHANGED, CONFIG, GONE, RUNNING, configs, given, peer, state, state_of, wait_for
-from tests.e2e.wireguard_keys import peer_key
+from tests.e2e.waiting import wait_for
+from tests.e2e.wg7 import CHANGED, CONFIG, GONE, RUNNING, configs, given, state, state_of
+from tests.e2e.wireguard_keys import peer, peer_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 

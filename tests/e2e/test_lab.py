@@ -397,8 +397,8 @@ def _key_pair(node: Node) -> tuple[str, str]:
     return private, node.run(["wg", "pubkey"], input=private).stdout.strip()
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)

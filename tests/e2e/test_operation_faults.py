@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
-    Operation,
-)
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
 from tests.e2e.registry_fleet import RegistryFleet, finish, names_of
-from tests.e2e.wg7 import configs, wait_for
+from tests.e2e.waiting import wait_for
+from tests.e2e.wg7 import configs
 from tests.lab.namespaces import processes_in
 from tests.lab.node import Node
 
@@ -381,9 +377,3 @@ def _is_python(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").startswith("python")
     except OSError:
         return False
-
-
-def running(session: Session, names: list[str]) -> list[Operation]:
-    """The operations that a run is at work on."""
-    query = select(Operation).where(Operation.instance_name.in_(names), Operation.state == "running")
-    return list(session.scalars(query))

@@ -19,7 +19,7 @@ lab = registry_fleet.lab
 fleet = registry_fleet.fleet
 sqlite_fleet = registry_fleet.sqlite_fleet
 
-ANNA, BERT, CARL, DORA = (f"{name}@example.com" for name in ("anna", "bert", "carl", "dora"))
+ANNA, BERT, CARL = (f"{name}@example.com" for name in ("anna", "bert", "carl"))
 
 
 def device_of(name: str, **more: Any) -> dict[str, Any]:

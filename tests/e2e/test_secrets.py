@@ -22,7 +22,7 @@ from tests.e2e.ansible_run import Run, Task, play, script, task
 from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER, order, stand_ins
 from tests.e2e.process_watch import Watch, watch_processes
 from tests.e2e.wg_node import empty
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
+from tests.e2e.wireguard_keys import peer, peer_key, preshared_key, private_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
@@ -40,10 +40,6 @@ SECRETS = {
 # Nearly keys: what someone has cut off or mistyped is a secret too.
 BROKEN = {"broken_key": SECRETS["new_key"][:-2], "broken_psk": SECRETS["new_psk"][:-1]}
 CONFIG = "/etc/wireguard/wg7.conf"
-
-
-def peer(name: str, net: str, **fields: Any) -> dict[str, Any]:
-    return {"public_key": peer_key(name), "allowed_ips": [net], **fields}
 
 
 INSTANCE: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,14 +11,9 @@ from tests.e2e.ansible_run import Run, Task, play, script, task
 from tests.e2e.broken_tools import FOLDER, WORK_AS_EVER
 from tests.e2e.node_state import READ_STATE, NodeState, parse_state, read_state
 from tests.e2e.wg_node import Bystander, empty
-from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key
+from tests.e2e.wireguard_keys import peer, preshared_key, private_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
-
-
-def peer(name: str, *allowed_ips: str, **fields: Any) -> dict[str, Any]:
-    return {"public_key": peer_key(name), "allowed_ips": list(allowed_ips), **fields}
-
 
 SECRET = preshared_key("a")
 A = peer(
@@ -84,10 +78,3 @@ def given(lab: Lab, node: Node, asked: dict[str, Any] = RUNNING) -> NodeState:
 
 def configs(found: NodeState) -> dict[str, Any]:
     return {path: file for path, file in found.files.items() if path.startswith("/etc/")}
-
-
-def wait_for(node: Node, condition: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while node.run(["sh", "-c", condition], check=False).returncode != 0:
-        assert time.monotonic() < deadline, f"{condition} does not come true"
-        time.sleep(0.05)

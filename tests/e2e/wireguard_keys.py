@@ -1,4 +1,4 @@
-"""WireGuard keys for tests: always the same for the same name, so that a failure can be read again."""
+"""WireGuard keys and peers for tests: always the same for the same name, so that a failure can be read again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import subprocess
 from functools import cache
+from typing import Any
 
 from tests.lab.host import ENVIRONMENT
 
@@ -39,3 +40,8 @@ def peer_key(name: str) -> str:
 
 def preshared_key(name: str) -> str:
     return base64.b64encode(hashlib.sha256(f"preshared {name}".encode()).digest()).decode()
+
+
+def peer(name: str, *allowed_ips: Any, **fields: Any) -> dict[str, Any]:
+    """A peer of this name's key as the modules' parameters have it."""
+    return {"public_key": peer_key(name), "allowed_ips": list(allowed_ips), **fields}

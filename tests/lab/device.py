@@ -23,13 +23,11 @@ class Device(Host):
         allowed_ips: str | Sequence[str],
         preshared_key: str | None = None,
         keepalive: int | None = None,
-        dns: str | None = None,  # noqa: ARG002
     ) -> None:
         """Bring up wg0 as a customer would, by wg-quick; a connection that exists is replaced.
 
         `address` and `allowed_ips` are one or many in CIDR form, `endpoint` is host:port, `keepalive` in
-        seconds. `dns` is accepted, as every customer's configuration has it, and ignored: a lab has no name
-        server. Raises CommandFailed with what wg-quick said.
+        seconds. Raises CommandFailed with what wg-quick said.
         """
         self.disconnect()
         lines = ["[Interface]", f"PrivateKey = {private_key}", f"Address = {_joined(address)}", "", "[Peer]"]
@@ -52,7 +50,7 @@ class Device(Host):
         """Ping an address `count` times; where there is no way to it, all are lost."""
         return ping(self.enter(processes=False), _address(target), count, interval, timeout)
 
-    def start_ping(self, target: str, interval: float = 0.05) -> RunningPing:
+    def start_ping(self, target: str, interval: float) -> RunningPing:
         """Ping an address until the returned object's stop(), which gives the PingResult."""
         return RunningPing(self.enter(processes=False), _address(target), interval)
 

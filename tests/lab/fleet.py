@@ -82,9 +82,9 @@ class Lab:
         self._counts = (nodes, devices)
 
     @classmethod
-    def running(cls, name: str = DEFAULT_NAME, state_dir: Path | None = None) -> Lab:
+    def running(cls, name: str = DEFAULT_NAME) -> Lab:
         """The lab of this name that is up. Raises LabError when it is not."""
-        lab = cls(name, state_dir=state_dir)
+        lab = cls(name)
         state = lab._running_state()
         lab._counts = (state.nodes, state.devices)
         return lab

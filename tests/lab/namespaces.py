@@ -99,12 +99,12 @@ def _numbers_in_namespaces(pid: int) -> list[int]:
     return []
 
 
-def end_processes(namespaces: Sequence[str], timeout: float = 15.0) -> None:
+def end_processes(namespaces: Sequence[str]) -> None:
     """End by SIGKILL, each by its pid, all that runs in the namespaces; return when nothing does.
 
-    Raises LabError when something is left after `timeout` seconds.
+    Raises LabError when something is left after 15 seconds.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + 15
     while True:
         left = sorted(pid for pids in processes_in(namespaces).values() for pid in pids)
         if not left:

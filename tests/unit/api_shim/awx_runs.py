@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,10 +72,3 @@ def execute(awx: AwxStandIn) -> Iterator[Execute]:
 
 def launches(awx: AwxStandIn) -> list[Any]:
     return [one.body for one in awx.asked("POST", LAUNCH)]
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

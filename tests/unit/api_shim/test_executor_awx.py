@@ -22,9 +22,9 @@ from tests.unit.api_shim.awx_runs import (
     launches,
     no_one,
     settings,
-    wait_for,
 )
 from tests.unit.api_shim.awx_stand_in import TOKEN, AwxStandIn, Fault, Plan
+from tests.unit.api_shim.until import until
 
 awx = awx_runs.awx
 template = awx_runs.template
@@ -259,7 +259,7 @@ def test_awx_that_dies_in_the_middle_is_an_error(awx: AwxStandIn, execute: Execu
     ended: list[Ended] = []
     thread = threading.Thread(target=lambda: ended.append(execute()))
     thread.start()
-    wait_for(lambda: awx.asked("GET", JOB))
+    until(lambda: awx.asked("GET", JOB))
     awx.close()
     thread.join(10)
     assert [one.status for one in ended] == ["error"]

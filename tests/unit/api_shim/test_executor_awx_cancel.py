@@ -8,8 +8,14 @@ import pytest
 
 from api_shim.executor import Ended, Progress
 from tests.unit.api_shim import awx_runs
-from tests.unit.api_shim.awx_runs import JOB, LONG, PACE, Execute, wait_for
+from tests.unit.api_shim.awx_runs import (
+    JOB,
+    LONG,
+    PACE,
+    Execute,
+)
 from tests.unit.api_shim.awx_stand_in import AwxStandIn, Fault, Plan
+from tests.unit.api_shim.until import until
 
 awx = awx_runs.awx
 template = awx_runs.template
@@ -21,7 +27,7 @@ def cancel_while_it_runs(awx: AwxStandIn, execute: Execute) -> Ended:
     ended: list[Ended] = []
     thread = threading.Thread(target=lambda: ended.append(execute(cancelled=cancelled)))
     thread.start()
-    wait_for(lambda: len(awx.asked("GET", JOB)) > 2)
+    until(lambda: len(awx.asked("GET", JOB)) > 2)
     cancelled.set()
     thread.join(10)
     return ended[0]

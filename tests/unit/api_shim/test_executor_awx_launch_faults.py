@@ -22,9 +22,9 @@ from tests.unit.api_shim.awx_runs import (
     launches,
     no_one,
     settings,
-    wait_for,
 )
 from tests.unit.api_shim.awx_stand_in import AwxStandIn, Fault, Plan
+from tests.unit.api_shim.until import until
 
 awx = awx_runs.awx
 template = awx_runs.template
@@ -72,7 +72,7 @@ def test_jobs_of_others_and_earlier_ones_are_not_taken_for_it(
     awx.faults = [Fault("POST", LAUNCH, cut=True)]
 
     def crowd(*_: Any) -> None:
-        wait_for(lambda: awx.asked("POST", LAUNCH))
+        until(lambda: awx.asked("POST", LAUNCH))
         awx.add_job(other, mine, status="failed")
         awx.add_job(template, {"operations": list(reversed(OPERATIONS))}, status="failed")
         awx.add_job(template, {"operations": [OPERATIONS[0]]}, status="failed")

@@ -23,6 +23,7 @@ from api_shim.executor import Ended, Progress, Run
 from api_shim.executor_local import LocalExecutor
 from api_shim.playbook_server import descendants
 from api_shim.settings import Settings
+from tests.unit.api_shim.until import until
 
 IDS = ("0198c0de-0000-7000-8000-000000000001", "0198c0de-0000-7000-8000-000000000002")
 KEY = "c2VjcmV0LWtleS1vZi10aGUtcmVnaXN0cnktMTIzNDU="
@@ -145,13 +146,6 @@ def execute(
 def server_of(executor: LocalExecutor) -> int:
     assert executor._server is not None
     return executor._server.pid
-
-
-def until(what: Callable[[], Any], seconds: float = SOON) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def command(pid: int) -> str:

@@ -15,7 +15,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import VARIABLE
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
 from tests.unit.api_shim import looking_worker
-from tests.unit.api_shim.worker_runs import all_ended, row, submit, until
+from tests.unit.api_shim.until import until
+from tests.unit.api_shim.worker_runs import (
+    all_ended,
+    row,
+    submit,
+)
 from tests.unit.plugins.plugin_utils.registry import conftest as registry_fixtures
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 

@@ -26,7 +26,12 @@ from api_shim import schedule
 from api_shim.executor import Ended, Run
 from api_shim.schedule import Schedule
 from tests.unit.api_shim import worker_runs
-from tests.unit.api_shim.worker_runs import Plays, all_ended, until, working
+from tests.unit.api_shim.until import until
+from tests.unit.api_shim.worker_runs import (
+    Plays,
+    all_ended,
+    working,
+)
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 
 controller = worker_runs.controller

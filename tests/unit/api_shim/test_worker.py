@@ -17,6 +17,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from api_shim.executor import Ended, Run
 from tests.unit.api_shim import worker_runs
+from tests.unit.api_shim.until import until
 from tests.unit.api_shim.worker_runs import (
     ALICE,
     BOB,
@@ -28,7 +29,6 @@ from tests.unit.api_shim.worker_runs import (
     row,
     served,
     submit,
-    until,
     until_cancelled,
     working,
 )

@@ -28,6 +28,7 @@ from api_shim.service import Service
 from api_shim.settings import Settings
 from api_shim.worker import Worker
 from tests.unit.api_shim import worker_runs
+from tests.unit.api_shim.until import until
 from tests.unit.api_shim.worker_runs import (
     ALICE,
     BOB,
@@ -39,7 +40,6 @@ from tests.unit.api_shim.worker_runs import (
     row,
     served,
     submit,
-    until,
     until_cancelled,
     working,
 )

@@ -14,6 +14,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from api_shim.executor import Ended, Run
 from tests.unit.api_shim import worker_runs
+from tests.unit.api_shim.until import until
 from tests.unit.api_shim.worker_runs import (
     ALICE,
     BOB,
@@ -24,7 +25,6 @@ from tests.unit.api_shim.worker_runs import (
     served,
     submit,
     told,
-    until,
     working,
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controll
 
 controller = registry_fixtures.controller
 
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
+NL, DE = "nl1.example.com", "de1.example.com"
 ALICE, BOB = "alice@example.com", "bob@example.com"
 ELSEWHERE = json.dumps({"machine": "another", "pid": 1, "started": 1})
 
@@ -143,13 +142,6 @@ def row(registry: Registry, number: str) -> Operation:
 def told(registry: Registry, number: str) -> dict[str, Any] | None:
     with registry.read() as session:
         return looks.result_of(session, session.get_one(Operation, number))
-
-
-def until(what: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def all_ended(registry: Registry, ids: Sequence[str], state: str = "succeeded") -> Callable[[], bool]:

@@ -87,7 +87,6 @@ def running(
 
 keys = st.binary(min_size=32, max_size=32).map(lambda raw: base64.b64encode(raw).decode())
 public_keys = keys.filter(lambda text: text != ZERO_KEY)
-private_keys = public_keys.map(lambda text: check_private_key(text, ""))
 
 _any_address = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 
@@ -164,7 +163,7 @@ ODD_LINES = [
 ]
 
 
-def config_of(rng: Random, some_lines: Sequence[str] = ()) -> Config:
+def config_of(rng: Random, some_lines: Sequence[str]) -> Config:
     """Any config that a file can hold; hooks and names out of `some_lines` and ODD_LINES."""
 
     def text() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput, Refused
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import fingerprint
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan, target
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.plan import plan
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.report import (
     DIFF_PEERS,
     count,
@@ -29,17 +29,12 @@ from tests.unit.plugins.module_utils.generated import (
     peer,
     preshared_key,
     private_key,
-    public_key_of,
     running,
     wishes,
 )
+from tests.unit.plugins.module_utils.planned import NEW_KEY, wanted_of
 
-NEW_KEY = private_key(9)
 many = settings(max_examples=6 * settings.default.max_examples)
-
-
-def wanted_of(desired: Desired, actual: InterfaceState) -> InterfaceState:
-    return target(desired, actual, public_key_of, lambda: NEW_KEY, lambda: 45678, lambda: 1420)
 
 
 def diff_of(desired: Desired, actual: InterfaceState) -> tuple[list[str], list[str]]:

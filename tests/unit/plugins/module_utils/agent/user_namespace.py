@@ -22,7 +22,7 @@ BY_ROOT = os.geteuid() == 0
 USER = "nobody" if BY_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 
 
-def forked(work: Callable[[], int], closes: Iterable[int] = (), stdin: int = -1, stderr: int = -1) -> int:
+def forked(work: Callable[[], int], closes: Iterable[int], stdin: int = -1, stderr: int = -1) -> int:
     """The number of a new process that ends with what `work` returns. It closes the descriptors that only the test is
     to hold, and has the others in their places."""
     process = os.fork()
@@ -48,13 +48,11 @@ def ended(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def forked_as_root(
-    work: Callable[[], int], closes: Iterable[int] = (), stdin: int = -1, stderr: int = -1
-) -> int:
+def forked_as_root(work: Callable[[], int], stdin: int = -1, stderr: int = -1) -> int:
     """As forked, by one who is root in a namespace where USER is the one who runs the tests; without a namespace where
     those are not run by root."""
     if not BY_ROOT:
-        return forked(work, closes, stdin, stderr)
+        return forked(work, [], stdin, stderr)
     ours, theirs = socket.socketpair()
 
     def inside() -> int:
@@ -65,7 +63,7 @@ def forked_as_root(
         os.setresuid(0, 0, 0)
         return work()
 
-    process = forked(inside, [ours.fileno(), *closes], stdin, stderr)
+    process = forked(inside, [ours.fileno()], stdin, stderr)
     theirs.close()
     with ours:
         if ours.recv(1):  # root in there is some other user out here

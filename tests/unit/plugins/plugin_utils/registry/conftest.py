@@ -11,9 +11,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from tests.postgres.opened import opened
 from tests.unit.plugins.plugin_utils.registry.rows import add_node
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, SimulatedNode
+from tests.unit.plugins.plugin_utils.registry.simulated_names import DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
-NODES = {"nl1.example.com": "Netherlands", "de1.example.com": "Germany", "fr1.example.com": "France"}
+NODES = {NL: "Netherlands", DE: "Germany", FR: "France"}
 
 
 @pytest.fixture

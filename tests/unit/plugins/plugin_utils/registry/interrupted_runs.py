@@ -19,13 +19,11 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Teardown,
 )
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, Weather, nothing
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
-
-THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 Asked = tuple[str, dict[str, Any]]
 

@@ -19,11 +19,10 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from tests.unit.plugins.plugin_utils.registry.consistency import problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import THOROUGH
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, CAROL, DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 
-ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 LEASE = timedelta(seconds=60)
 ELSEWHERE = '{"machine": "another", "pid": 1, "started": 1}'
 WORKER = process_token(os.getpid())

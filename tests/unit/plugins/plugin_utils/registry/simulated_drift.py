@@ -6,7 +6,6 @@ ever, what it is to do; what it leaves open stays as it is.
 
 from __future__ import annotations
 
-import base64
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from unittest import mock
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.parsing.dataloader import DataLoader
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.action import (
     operation_drift,
@@ -38,10 +37,12 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.steps import LinkUp
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import as_asked
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Instance
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
     SimulatedNode,
     Weather,
     nothing,
+    public_key_of,
 )
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import (
     Controller,
@@ -49,12 +50,6 @@ from tests.unit.plugins.plugin_utils.registry.simulated_playbook import (
 )
 
 MTU = 1420
-
-
-def public_key_of(private_key: str) -> str:
-    """The public key of a private key."""
-    key = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key))
-    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def state_of(node: SimulatedNode, name: str) -> InterfaceState:
@@ -249,3 +244,9 @@ class DriftController(Controller):
 def with_drift(controller: Controller) -> DriftController:
     """The same controller, which runs drift and reconcile, too."""
     return DriftController(controller.registry, controller.fleet)
+
+
+def interface_of(controller: Controller, name: str) -> str:
+    """The interface of the instance of this name."""
+    with controller.registry.read() as session:
+        return session.scalars(select(Instance).where(Instance.name == name)).one().interface

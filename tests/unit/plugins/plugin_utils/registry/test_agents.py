@@ -35,10 +35,10 @@ def registry(registry_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
     registry.close()
 
 
-def deploy(registry: Registry, certificate: str, rotate: bool = False) -> Agent:
+def deploy(registry: Registry, certificate: str) -> Agent:
     """All steps, as the playbook makes them."""
     with registry.write() as session:
-        agents.prepare(require_node(session, "node1"), rotate)
+        agents.prepare(require_node(session, "node1"), rotate=False)
     with registry.write() as session:
         agents.expect(require_node(session, "node1"), certificate)
     with registry.write() as session:

@@ -33,11 +33,12 @@ from tests.unit.plugins.plugin_utils.registry.simulated_fleet import (
     SimulatedNode,
     Weather,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.snapshots import empty
 
-CUSTOMERS = ["alice@example.com", "bob@example.com"]
-NODES = ["nl1.example.com", "de1.example.com", "fr1.example.com"]
+CUSTOMERS = [ALICE, BOB]
+NODES = [NL, DE, FR]
 KEYS = {name: chr(ord("b") + number) * 42 + "A=" for number, name in enumerate(CUSTOMERS)}
 
 customers = st.sampled_from(CUSTOMERS)

@@ -16,14 +16,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     now,
 )
+from tests.unit.plugins.plugin_utils.registry.reconciled_fleet import EVERYTHING, NOTHING
 from tests.unit.plugins.plugin_utils.registry.rows import add_node, any_key
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-from tests.unit.plugins.plugin_utils.registry.test_reconcile import EVERYTHING, NOTHING
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 NONE = (0, 0, 0, 0)
 UNKNOWN = (None, None, None, None)
 

@@ -20,10 +20,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-
-ALICE = "alice@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
 Context = multiprocessing.get_context("fork")
 Play = Callable[[Controller], dict[str, Any]]
@@ -56,10 +54,6 @@ def at_once(controller: Controller, *plays: Play) -> list[tuple[Any, SimulatedFl
         process.join()
         assert process.exitcode == 0
     return [found[number] for number in range(len(plays))]
-
-
-def transfer_to(node: str) -> Play:
-    return lambda controller: controller.one("transfer", instance=ALICE, node=node)
 
 
 @pytest.mark.parametrize("targets", [(DE, DE), (DE, FR), (FR, NL)])

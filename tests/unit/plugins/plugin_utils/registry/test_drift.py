@@ -32,12 +32,11 @@ from tests.unit.plugins.plugin_utils.registry.rows import (
     any_key,
     left_of,
 )
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, interface_of, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 NOTHING: dict[str, Any] = {"unknown_peers": [], "missing_peers": [], "mismatched_peers": []}
 
 
@@ -48,11 +47,6 @@ def fleet(controller: Controller) -> DriftController:
     made.play("provision", instance=ALICE, node=NL, peers=[{"name": "phone"}, {"name": "tablet"}])
     made.play("provision", instance=BOB, node=NL, peers=[{"name": "laptop", "persistent_keepalive": 25}])
     return made
-
-
-def interface_of(fleet: DriftController, name: str) -> str:
-    with fleet.registry.read() as session:
-        return session.scalars(select(Instance).where(Instance.name == name)).one().interface
 
 
 def issues(report: dict[str, Any]) -> list[tuple[Any, ...]]:

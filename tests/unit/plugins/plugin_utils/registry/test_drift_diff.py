@@ -14,8 +14,7 @@ from tests.unit.plugins.plugin_utils.registry.drift_reports import (
     node,
     unknown,
 )
-
-NL = "nl1.example.com"
+from tests.unit.plugins.plugin_utils.registry.simulated_names import NL
 
 
 def test_nothing_where_all_is_in_order() -> None:

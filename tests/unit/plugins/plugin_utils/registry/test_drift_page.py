@@ -28,9 +28,9 @@ from tests.unit.plugins.plugin_utils.registry.drift_reports import (
     node,
     unknown,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_names import DE, FR, NL
 
 MOMENT = "2026-11-27 14:55:04"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 EVIL = [
     "<script>alert(1)</script>",
     "</td></table><img src=x onerror=alert(1)>",

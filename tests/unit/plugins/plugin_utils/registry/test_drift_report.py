@@ -25,10 +25,8 @@ from tests.unit.plugins.plugin_utils.registry.drift_reports import lost, missing
 from tests.unit.plugins.plugin_utils.registry.rows import add_teardown
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-
-ALICE = "alice@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.expected import expected
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Instance, Node
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import apply_nodes
+from tests.unit.plugins.plugin_utils.registry.simulated_names import DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
-NL, DE = "nl1.example.com", "de1.example.com"
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 

@@ -13,10 +13,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE = "nl1.example.com", "de1.example.com"
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instances import find_instance
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
-    ALICE,
     NEXT,
     REMOVE,
     SCENARIOS,
@@ -28,6 +27,7 @@ from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     prepare,
     set_weather,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 

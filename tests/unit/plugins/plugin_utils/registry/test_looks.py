@@ -20,14 +20,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     now,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
+from tests.unit.plugins.plugin_utils.registry import queued
+from tests.unit.plugins.plugin_utils.registry.queued import LEASE, WORKER, row
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
-ALICE = "alice@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
-LEASE = timedelta(seconds=60)
-WORKER = process_token(os.getpid())
 ANOTHER = process_token(os.getppid())
 PAUSE = timedelta(seconds=1)
 
@@ -42,13 +41,11 @@ def fleet(controller: Controller) -> DriftController:
 
 
 def ask(fleet: DriftController, node: str | None = None, actor: str = "api:ops") -> str:
-    with fleet.registry.write() as session:
-        return queue.submit(session, "drift", {} if node is None else {"node": node}, actor).id
+    return queued.submit(fleet, "drift", actor=actor, **({} if node is None else {"node": node}))
 
 
 def claim(fleet: DriftController, worker: str = WORKER, places: Iterable[Any] = ()) -> list[tuple[str, ...]]:
-    with fleet.registry.write() as session:
-        return [batch.ids for batch in queue.claim(session, worker, LEASE, set(places), 10)]
+    return [batch.ids for batch in queued.claim(fleet, places, worker=worker)]
 
 
 def settle(
@@ -56,11 +53,6 @@ def settle(
 ) -> None:
     with fleet.registry.write() as session:
         looks.settle(session, list(ids), published, "no", pause)
-
-
-def row(fleet: DriftController, number: str) -> Operation:
-    with fleet.registry.read() as session:
-        return session.get_one(Operation, number)
 
 
 def answer_to(fleet: DriftController, number: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
-    ALICE,
     SCENARIOS,
     concerned,
     play,
@@ -26,10 +25,9 @@ from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
 )
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import SimulatedFleet, nothing
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
-
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
 
 def away_at(number: int) -> Callable[[str], None]:

@@ -31,10 +31,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import read_requests
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("provision", {}),
     ("disconnect", {}),
@@ -51,12 +50,12 @@ def served(controller: Controller) -> Controller:
     return controller
 
 
-def a_run(actor: str = "tester", owner: str | None = None) -> operations.Run:
+def a_run(owner: str | None = None) -> operations.Run:
     """A run of this process, that may touch all nodes."""
     return operations.Run(
         id=new_id(),
         owner=process_token(1) if owner is None else owner,
-        actor=actor,
+        actor="tester",
         hosts=frozenset([NL, DE, FR]),
     )
 

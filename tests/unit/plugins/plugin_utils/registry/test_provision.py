@@ -35,10 +35,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems, told_secrets
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 KEY, OTHER_KEY = (new_key_pair()[1] for _ in range(2))
 SHARED, OTHER_SHARED = (new_key_pair()[0] for _ in range(2))
 

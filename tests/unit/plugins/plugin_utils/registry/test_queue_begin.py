@@ -28,13 +28,7 @@ from tests.unit.plugins.plugin_utils.registry.consistency import (
     problems,
 )
 from tests.unit.plugins.plugin_utils.registry.queued import (
-    ALICE,
     ASKED,
-    BOB,
-    CAROL,
-    DE,
-    FR,
-    NL,
     audited,
     change,
     claim,
@@ -45,6 +39,7 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
 )
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, CAROL, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 served = queued.served

@@ -19,14 +19,8 @@ from tests.unit.plugins.plugin_utils.registry.consistency import (
     assert_all_is_well,
 )
 from tests.unit.plugins.plugin_utils.registry.queued import (
-    ALICE,
-    BOB,
-    CAROL,
-    DE,
     ELSEWHERE,
-    FR,
     LEASE,
-    NL,
     WORKER,
     audited,
     change,
@@ -37,6 +31,7 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
 )
 from tests.unit.plugins.plugin_utils.registry.rows import add_node
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, CAROL, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 served = queued.served

@@ -25,13 +25,8 @@ from tests.unit.plugins.plugin_utils.registry.consistency import (
     problems,
 )
 from tests.unit.plugins.plugin_utils.registry.queued import (
-    ALICE,
     ASKED,
-    BOB,
-    DE,
     ELSEWHERE,
-    FR,
-    NL,
     WORKER,
     audited,
     change,
@@ -43,6 +38,7 @@ from tests.unit.plugins.plugin_utils.registry.queued import (
 )
 from tests.unit.plugins.plugin_utils.registry.simulated_drift import with_drift
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
 
 served = queued.served

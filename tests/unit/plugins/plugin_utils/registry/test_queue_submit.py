@@ -18,18 +18,9 @@ from tests.unit.plugins.plugin_utils.registry import queued
 from tests.unit.plugins.plugin_utils.registry.consistency import (
     assert_all_is_well,
 )
-from tests.unit.plugins.plugin_utils.registry.queued import (
-    ALICE,
-    BOB,
-    DE,
-    NL,
-    audited,
-    claim,
-    row,
-    submit,
-    taken,
-)
+from tests.unit.plugins.plugin_utils.registry.queued import audited, claim, row, submit, taken
 from tests.unit.plugins.plugin_utils.registry.rows import any_key
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
 served = queued.served

@@ -13,7 +13,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Teardown,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.stages import outcomes
-from tests.unit.plugins.plugin_utils.registry import test_reconcile
+from tests.unit.plugins.plugin_utils.registry import reconciled_fleet
 from tests.unit.plugins.plugin_utils.registry.consistency import left_to_do, problems
 from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     SCENARIOS,
@@ -24,23 +24,18 @@ from tests.unit.plugins.plugin_utils.registry.interrupted_runs import (
     set_weather,
     to,
 )
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, with_drift
-from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
-from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-from tests.unit.plugins.plugin_utils.registry.test_reconcile import (
-    ALICE,
-    BOB,
-    DE,
+from tests.unit.plugins.plugin_utils.registry.reconciled_fleet import (
     EVERYTHING,
-    FR,
-    NL,
     all_is_well,
     drift_of_alice,
-    interface_of,
     last_operation,
 )
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, interface_of, with_drift
+from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
+from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
-fleet = test_reconcile.fleet
+fleet = reconciled_fleet.fleet
 
 
 @pytest.mark.exhaustive

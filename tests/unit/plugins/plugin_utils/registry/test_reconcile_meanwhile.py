@@ -14,21 +14,14 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.instan
     require_node,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation, Teardown
-from tests.unit.plugins.plugin_utils.registry import test_reconcile
+from tests.unit.plugins.plugin_utils.registry import reconciled_fleet
+from tests.unit.plugins.plugin_utils.registry.reconciled_fleet import all_is_well, last_operation, up_on
 from tests.unit.plugins.plugin_utils.registry.rows import add_teardown, any_key
-from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController
+from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftController, interface_of
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather, nothing
-from tests.unit.plugins.plugin_utils.registry.test_reconcile import (
-    ALICE,
-    DE,
-    NL,
-    all_is_well,
-    interface_of,
-    last_operation,
-    up_on,
-)
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, DE, NL
 
-fleet = test_reconcile.fleet
+fleet = reconciled_fleet.fleet
 SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
 
 

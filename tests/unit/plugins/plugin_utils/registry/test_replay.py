@@ -18,10 +18,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.replay import replay
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import read_requests
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
 
 @pytest.fixture

@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.requests import (
-    KINDS,
     read_requests,
     sealed,
     unsealed_peers,
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.rotation import renewed_within
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.secrets import use
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB
 
-ALICE, BOB = "alice@example.com", "bob@example.com"
 NODE = "nl1.example.com"
 OF_INSTANCES = ("provision", "disconnect", "transfer", "remove")
 OF_NODES = ("drift", "reconcile")
@@ -166,7 +165,7 @@ def test_nobody_is_there_twice(kind: str) -> None:
 # ---- which node
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*OF_INSTANCES, *OF_NODES])
 def test_a_node_is_a_host_name(kind: str) -> None:
     who = {"instance": ALICE} if kind in OF_INSTANCES else {}
     (request,) = read(kind, node=NODE, **who)
@@ -349,7 +348,7 @@ anything = st.recursive(
 
 
 @given(
-    st.sampled_from(KINDS),
+    st.sampled_from([*OF_INSTANCES, *OF_NODES]),
     st.dictionaries(
         st.sampled_from(
             ["instance", "instances", "node", "peers", "prefix_length", "remove_unknown", "max_removals"]

@@ -16,9 +16,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.owner import process_token
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_teardown, left_of
+from tests.unit.plugins.plugin_utils.registry.simulated_names import DE, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller, token_of_the_dead
-
-NL, DE = "nl1.example.com", "de1.example.com"
 
 
 def an_operation(instance: Instance, owner: str = "", state: str = "running") -> Operation:

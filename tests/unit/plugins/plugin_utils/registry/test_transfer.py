@@ -22,10 +22,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
 )
 from tests.unit.plugins.plugin_utils.registry.consistency import assert_all_is_well, problems
 from tests.unit.plugins.plugin_utils.registry.simulated_fleet import Weather
+from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, DE, FR, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
-
-ALICE, BOB = "alice@example.com", "bob@example.com"
-NL, DE, FR = "nl1.example.com", "de1.example.com", "fr1.example.com"
 
 # What the callers of the HTTP contract read.
 FIELDS = {"status", "message", "updated_licenses", "new_server"}
