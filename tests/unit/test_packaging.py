@@ -138,6 +138,13 @@ def test_wheel_has_the_collections_version_and_license(wheel: Path) -> None:
     assert "\nRequires-Python: >=3.11\n" in metadata
 
 
+@pytest.mark.parametrize("page", ["README.md", "collection/README.md"])
+def test_the_pages_name_the_packages_of_this_version(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"vpnfleet-(?:wireguard-)?(\d+\.\d+\.\d+)", text)
+    assert set(named) == {GALAXY["version"]}
+
+
 def test_installed_modules_are_documented(installed: Path, tmp_path: Path) -> None:
     names = [f"vpnfleet.wireguard.{module}" for module in MODULES]
     documents = json.loads(ansible(installed, "ansible-doc", "--json", *names, cwd=tmp_path))
