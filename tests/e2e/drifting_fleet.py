@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.node_state import read_state
-from tests.e2e.registry_fleet import RegistryFleet, Run, connect
+from tests.e2e.registry_fleet import RegistryFleet, connect
+from tests.e2e.started_playbook import Run
 from tests.e2e.wireguard_keys import peer_key, preshared_key, private_key, public_key
 from tests.lab.node import Node
 

@@ -16,7 +16,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import AuditEntry, Node
 from tests.e2e import registry_fleet
 from tests.e2e.node_agent import ETC, PORT, SECRETS, NodeAgent
-from tests.e2e.registry_fleet import RegistryFleet, Run, Started
+from tests.e2e.registry_fleet import RegistryFleet
+from tests.e2e.started_playbook import Run, Started
 from tests.lab.fleet import ROOT
 from tests.self_signed import Identity
 

@@ -16,7 +16,8 @@ import pytest
 
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
-from tests.e2e.registry_fleet import RegistryFleet, finish, names_of
+from tests.e2e.registry_fleet import RegistryFleet, names_of
+from tests.e2e.started_playbook import finish
 from tests.e2e.waiting import wait_for
 from tests.e2e.wg7 import configs
 from tests.lab.namespaces import processes_in

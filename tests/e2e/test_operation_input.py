@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
 from tests.e2e import registry_fleet
-from tests.e2e.registry_fleet import RegistryFleet, Run
+from tests.e2e.registry_fleet import RegistryFleet
+from tests.e2e.started_playbook import Run
 
 lab = registry_fleet.lab
 fleet = registry_fleet.fleet

@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.e2e import registry_fleet
 from tests.e2e.process_watch import watch_processes
-from tests.e2e.registry_fleet import RegistryFleet, Run, connect
+from tests.e2e.registry_fleet import RegistryFleet, connect
+from tests.e2e.started_playbook import Run
 from tests.e2e.wireguard_keys import preshared_key, private_key, public_key
 from tests.lab.device import Device
 from tests.lab.ping import PingResult

@@ -13,7 +13,8 @@ import pytest
 
 from tests.e2e import registry_fleet
 from tests.e2e.broken_tools import GO, WAIT, stand_ins, waiting
-from tests.e2e.registry_fleet import RegistryFleet, finish, names_of, registered
+from tests.e2e.registry_fleet import RegistryFleet, names_of, registered
+from tests.e2e.started_playbook import finish
 from tests.e2e.waiting import wait_for
 from tests.lab.fleet import Lab
 from tests.postgres.server import PostgresServer

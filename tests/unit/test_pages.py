@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from api_shim.settings import Settings
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = ROOT / "collection"
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -19,8 +19,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import open_registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import AuditEntry
 from api_shim.__main__ import main
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.checkout import ROOT
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import looks
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import VARIABLE
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
+from tests.checkout import ROOT
 from tests.unit.api_shim import looking_worker
 from tests.unit.api_shim.until import until
 from tests.unit.api_shim.worker_runs import (
@@ -25,7 +26,6 @@ from tests.unit.plugins.plugin_utils.registry import conftest as registry_fixtur
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
 controller = registry_fixtures.controller
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def runs(folder: Path) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from pydantic import SecretStr
 
 from api_shim.settings import Settings
+from tests.checkout import ROOT
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "api_settings.md"
+PAGE = ROOT / "docs" / "api_settings.md"
 
 
 def test_the_page_has_each_setting_with_its_default_and_meaning() -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-COLLECTION = Path(__file__).parents[3] / "collection"
+from tests.checkout import ROOT
+
+COLLECTION = ROOT / "collection"
 MODULE_UTILS = COLLECTION / "plugins/module_utils"
 NODE_FILES = sorted([*MODULE_UTILS.rglob("*.py"), *COLLECTION.glob("plugins/modules/*.py")])
 OLDEST = (3, 8)

@@ -18,12 +18,12 @@ from cryptography.fernet import Fernet
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import secrets
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+from tests.checkout import ROOT
 from tests.postgres import server as server_module
 from tests.postgres.opened import opened
 from tests.postgres.server import PORT, ROLE, PostgresError, PostgresServer, throw_away_server
 from tests.unit.plugins.plugin_utils.registry.rows import add_instance, add_node
 
-ROOT = Path(__file__).resolve().parents[3]
 # Makes a server, says where it is, and waits to be killed.
 KILLED = """
 import sys

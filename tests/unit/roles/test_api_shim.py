@@ -13,8 +13,8 @@ import yaml
 from pydantic import SecretStr
 
 from api_shim.settings import Settings
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 ROLE = ROOT / "collection" / "roles" / "api_shim"
 # The role says these itself.
 ITS_OWN = {"host", "port", "project"}

@@ -8,7 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
-ROLE = Path(__file__).resolve().parents[3] / "collection" / "roles" / "node_agent"
+from tests.checkout import ROOT
+
+ROLE = ROOT / "collection" / "roles" / "node_agent"
 TOLD = "Another run has changed the certificate"
 
 

@@ -14,6 +14,7 @@ from ansible import constants
 from ansible.errors import AnsibleError
 
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.node_shell import NodeShell
+from tests.checkout import ROOT
 from tests.unit.plugins.plugin_utils import shells_of_hosts
 
 #: Says how it was called, and what was to be run there. A line with the word that Ansible waits for is not passed on.
@@ -60,7 +61,7 @@ def test_each_host_is_reached_as_its_own_variables_say(tmp_path: Path) -> None:
         text=True,
         check=False,
         timeout=60,
-        cwd=Path(__file__).parents[4],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

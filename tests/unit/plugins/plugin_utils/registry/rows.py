@@ -7,10 +7,12 @@ import itertools
 import os
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.database import Registry
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import (
+    Base,
     Instance,
     Node,
     Peer,
@@ -105,3 +107,10 @@ def left_of(instance: Instance, reason: str) -> dict[str, Any]:
         "instance_name": instance.name,
         "reason": reason,
     }
+
+
+def stored(registry: Registry) -> dict[str, int]:
+    """How many rows each table has."""
+    with registry.read() as session:
+        tables = Base.metadata.sorted_tables
+        return {table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables}

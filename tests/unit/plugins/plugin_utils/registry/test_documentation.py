@@ -15,8 +15,9 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models
     Operation,
     Utc,
 )
+from tests.checkout import ROOT
 
-PAGE = (Path(__file__).resolve().parents[5] / "docs/registry.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/registry.md").read_text(encoding="utf-8")
 PICTURES = re.findall(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)
 TYPES = ((secrets.Encrypted, "secret"), (Utc, "time"), (Boolean, "bool"), (Integer, "int"), (JSON, "json"))
 
