@@ -28,12 +28,11 @@ from tests.e2e.contract import (
     check_what_runs,
     fill,
     numbered,
-    peer,
     run_table,
 )
 from tests.e2e.node_state import READ_STATE, parse_state
 from tests.e2e.wg_node import empty
-from tests.e2e.wireguard_keys import peer_key
+from tests.e2e.wireguard_keys import peer, peer_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 

@@ -26,11 +26,10 @@ from tests.e2e.contract import (
     check_what_is_said,
     check_what_runs,
     numbered,
-    peer,
     run_table,
 )
 from tests.e2e.wg_node import empty
-from tests.e2e.wireguard_keys import peer_key
+from tests.e2e.wireguard_keys import peer, peer_key
 from tests.lab.fleet import Lab
 from tests.lab.node import Node
 
