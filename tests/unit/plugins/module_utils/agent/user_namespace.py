@@ -48,11 +48,13 @@ def ended(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def forked_as_root(work: Callable[[], int], stdin: int = -1, stderr: int = -1) -> int:
+def forked_as_root(
+    work: Callable[[], int], closes: Iterable[int] = (), stdin: int = -1, stderr: int = -1
+) -> int:
     """As forked, by one who is root in a namespace where USER is the one who runs the tests; without a namespace where
     those are not run by root."""
     if not BY_ROOT:
-        return forked(work, [], stdin, stderr)
+        return forked(work, closes, stdin, stderr)
     ours, theirs = socket.socketpair()
 
     def inside() -> int:
@@ -63,7 +65,7 @@ def forked_as_root(work: Callable[[], int], stdin: int = -1, stderr: int = -1) -
         os.setresuid(0, 0, 0)
         return work()
 
-    process = forked(inside, [ours.fileno()], stdin, stderr)
+    process = forked(inside, [ours.fileno(), *closes], stdin, stderr)
     theirs.close()
     with ours:
         if ours.recv(1):  # root in there is some other user out here
