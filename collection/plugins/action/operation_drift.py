@@ -285,7 +285,7 @@ class ActionModule(RegistryAction):
             report = reconcile.report(operation, answer, planned, done, told)
             in_registry = stages.changed(operation)
         changed = in_registry or bool(answer.get("changed")) or bool(second.get("changed"))
-        diff = [*_diffs(answer), *_diffs(second)]
+        diff = [*answer.get("diff", ()), *second.get("diff", ())]
         return self._end(task_vars, Outcome(stages.DONE, changed), report, {**answer, "diff": diff})
 
     # -- the registry
@@ -321,7 +321,7 @@ class ActionModule(RegistryAction):
         if report is not None:
             shown["summary"] = report["summary"]
         if self._task.diff:
-            shown["diff"] = bounded(_diffs(answer), _MOST_DIFF)
+            shown["diff"] = bounded(answer.get("diff", ()), _MOST_DIFF)
         if outcome.error is not None:
             shown["warnings"] = [outcome.error]
         if self._task.check_mode:
@@ -395,7 +395,3 @@ def _fact(outcome: Outcome, report: dict[str, Any] | None) -> dict[str, Any]:
         "error": outcome.error,
         "report": report,
     }
-
-
-def _diffs(answer: Mapping[str, Any]) -> list[dict[str, str]]:
-    return list(answer.get("diff") or ())
