@@ -92,3 +92,16 @@ def test_a_name_that_is_not_there_is_found() -> None:
     for kind, text in wrong.items():
         pattern, known = KNOWN[kind]
         assert set(pattern.findall(text)) - known
+
+
+def test_the_readmes_extra_vars_are_those_that_playbooks_tell_of() -> None:
+    """At their top, or in the documentation of the role that they send the reader to."""
+    rows = re.findall(r"^\| `(\w+)\.yml` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 11
+    for playbook, cell in rows:
+        lines = (ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8").splitlines()
+        told = "\n".join(line for line in lines if line.startswith("#"))
+        if f"ansible-doc -t role vpnfleet.wireguard.{playbook}" in told:
+            told += (COLLECTION / "roles" / playbook / "meta/argument_specs.yml").read_text(encoding="utf-8")
+        for variable in re.findall(r"`(\w+)`", cell):
+            assert re.search(rf"\b{variable}\b", told), f"{playbook}.yml does not tell of {variable}"
