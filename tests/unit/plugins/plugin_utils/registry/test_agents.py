@@ -48,6 +48,7 @@ def deploy(registry: Registry, certificate: str) -> Agent:
         agents.confirm(session, node, agent, "ops")
     with registry.read() as session:
         found = agents.agent_of(session, "node1")
+        assert agents.by_name(session) == {"node1": agent}
         assert agents.accepted(require_node(session, "node1")) == [agent.secret]
     assert found == agent
     return agent
