@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Literal
 
 import pytest
 import structlog
@@ -43,7 +44,9 @@ def test_a_request_is_one_line_by_its_route(edge: Edge, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_no_secret_comes_through(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+def test_no_secret_comes_through(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "text"]
+) -> None:
     logs.configure(Settings(log_format=log_format))
     hidden = [KEY, OURS, "hunter2", "s3cret-token-of-awx", "eyJhbGciOi.abc"]
     log = structlog.stdlib.get_logger("anything")

@@ -95,7 +95,7 @@ def test_the_last_check_of_each_node(edge: Edge) -> None:
     with edge.registry.write() as session:
         down = add_node(session, "down.example.com", ip_pool_cidr="10.9.0.0/16", ip6_pool_cidr="fd00:9::/48")
         add_node(session, "new.example.com", ip_pool_cidr="10.10.0.0/16", ip6_pool_cidr="fd00:10::/48")
-        for number, (at, state) in enumerate(
+        for number, (when, state) in enumerate(
             (
                 (moment - timedelta(minutes=5), "failed"),
                 (moment, "ok"),
@@ -108,7 +108,7 @@ def test_the_last_check_of_each_node(edge: Edge) -> None:
                         id=number * 2 + (node_id == down.id) + 1,
                         node_id=node_id,
                         kind="drift",
-                        at=at,
+                        at=when,
                         state=state if drift else "unreachable",
                         has_drift=True if drift else None,
                         **{f"{kind}_count": count if drift else None for kind, count in found.items()},

@@ -54,7 +54,7 @@ def test_what_is_refused_or_planned_or_repeated_does_not_count(edge: Edge) -> No
         assert edge.call("PUT", "/api/nodes/{node_id}", json={"weight": "x"}).status_code == 400
         assert edge.call("PUT", "/api/nodes/{node_id}?dry_run=true", json={"weight": 1}).status_code == 200
         assert edge.call("PUT", f"/api/nodes/{NOBODY}", json={"weight": 1}).status_code == 404
-        again = {"json": {"weight": 2}, "headers": {"Idempotency-Key": "again"}}
+        again: dict[str, Any] = {"json": {"weight": 2}, "headers": {"Idempotency-Key": "again"}}
         assert edge.call("PUT", "/api/nodes/{node_id}", **again).status_code == 200
     for left in (1, 0):
         answer = edge.call("PUT", "/api/nodes/{node_id}", json={"weight": 3})

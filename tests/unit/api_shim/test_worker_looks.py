@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 import pytest
 
@@ -44,9 +45,11 @@ def test_a_look_is_tried_three_times(executor: Plays) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"node": NL}, {}])
-def test_looks_at_once_make_one_run(executor: Plays, asked: dict[str, str]) -> None:
+def test_looks_at_once_make_one_run(executor: Plays, asked: dict[str, Any]) -> None:
     """Those that come while the run starts are taken in; those that come while it reads share the next one."""
-    registry, ids, later = executor.controller.registry, [], []
+    registry = executor.controller.registry
+    ids: list[str] = []
+    later: list[str] = []
 
     def instead(_run: Run, _cancelled: threading.Event) -> Ended | None:
         if len(executor.runs) == 1:

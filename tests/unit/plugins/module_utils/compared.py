@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from random import Random
 
 import pytest
 from hypothesis import settings
@@ -19,14 +20,13 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import (
 from tests.unit.plugins.module_utils.generated import (
     POOL_NETWORKS,
     ROAMED,
-    Random,
     by_key,
     peer,
     peer_map,
     running,
 )
 
-many = settings(max_examples=5 * settings.default.max_examples)
+many = settings(max_examples=5 * settings().max_examples)
 peer_maps = st.integers(0, 2**64 - 1).map(lambda seed: peer_map(Random(seed), POOL_NETWORKS, ROAMED))
 
 

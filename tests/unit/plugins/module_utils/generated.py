@@ -264,7 +264,7 @@ def interface_state(rng: Random) -> InterfaceState:
     addresses = tuple(_some(rng, POOL_ADDRESSES))
     private = private_key(rng.choice([1, 1, 2]))
     port = rng.choice([51820, 51821])
-    config: Config | None = Config(
+    written = Config(
         private_key=private,
         listen_port=port,
         addresses=addresses if rng.random() < 0.5 else tuple(_some(rng, POOL_ADDRESSES)),
@@ -274,10 +274,11 @@ def interface_state(rng: Random) -> InterfaceState:
         table=rng.choice(TABLES),
         hooks=Hooks(*(rng.choice(HOOKS) for _ in range(4))),
     )
-    text: str | None = render(config)
+    config: Config | None = written
+    text: str | None = render(written)
     how = rng.choice(["ours", "ours", "ours", "edited", "broken", "gone"])
     if how == "edited":
-        text += "\n# a word by hand\n"
+        text = f"{text}\n# a word by hand\n"
     elif how == "broken":
         text, config = rng.choice(BROKEN_TEXTS), None
     elif how == "gone":

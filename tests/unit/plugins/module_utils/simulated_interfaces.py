@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,10 @@ class Fleet:
     def has(self, name: str, state: InterfaceState) -> None:
         self.nodes[name] = SimulatedNode(state)
 
+    def fail(self, name: str, at: int, for_good: bool = False) -> None:
+        """From now on: its step after `at` others, once or for good."""
+        self.fails_for, self.fails_at, self.for_good = name, at, for_good
+
     def require_whole(self, devices: dict[str, Device]) -> None:
         self.read_twice += devices
         if self.cut_short & devices.keys():
@@ -53,7 +56,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fleet:
     made = Fleet()
     monkeypatch.setattr(lock, "FOLDER", str(tmp_path))
     monkeypatch.setattr(converge, "read_node", lambda _names: Node())

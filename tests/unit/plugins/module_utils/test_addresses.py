@@ -3,6 +3,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import socket
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.addresses impor
 )
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.errors import InvalidInput
 from tests.unit.plugins.module_utils.generated import near_networks, networks, normal_networks
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 any_address = st.ip_addresses(v=4) | st.ip_addresses(v=6)
 near_lists = st.lists(near_networks, max_size=12)
@@ -64,7 +67,7 @@ BAD = [
 
 @pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:30])
 @pytest.mark.parametrize("check", [check_allowed_ip, check_interface_address])
-def test_what_is_no_address_is_refused(check, value) -> None:
+def test_what_is_no_address_is_refused(check: Callable[[object, str], str], value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
         check(value, "peers[0].allowed_ips[1]")
     assert caught.value.field == "peers[0].allowed_ips[1]"
@@ -84,7 +87,7 @@ def test_host_bits_are_refused_and_the_network_is_named(text: str, net: str) -> 
 
 
 @given(any_address, st.integers(0, 128))
-def test_host_bits_are_what_ipaddress_says(address, length: int) -> None:
+def test_host_bits_are_what_ipaddress_says(address: Address, length: int) -> None:
     text = f"{address}/{min(length, address.max_prefixlen)}"
     try:
         ipaddress.ip_network(text)
@@ -96,7 +99,9 @@ def test_host_bits_are_what_ipaddress_says(address, length: int) -> None:
 
 
 @given(any_address, st.integers(0, 128), st.booleans(), st.booleans())
-def test_every_spelling_has_the_one_form_of_inet_ntop(address, length: int, long: bool, upper: bool) -> None:
+def test_every_spelling_has_the_one_form_of_inet_ntop(
+    address: Address, length: int, long: bool, upper: bool
+) -> None:
     length = min(length, address.max_prefixlen)
     spelt = address.exploded if long else str(address)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6

@@ -34,7 +34,7 @@ from tests.unit.plugins.module_utils.planned import carried_out, wanted_of
 from tests.unit.plugins.module_utils.simulator import SimulatedNode
 
 # They are cheap, and thousands of them are wanted.
-many = settings(max_examples=6 * settings.default.max_examples)
+many = settings(max_examples=6 * settings().max_examples)
 
 
 def foreign(state: InterfaceState) -> frozenset[Route]:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,7 @@ def test_the_text_is_on_disk_before_it_takes_its_place(path: Path, monkeypatch: 
     for name in ("fsync", "replace"):
         real = getattr(os, name)
 
-        def noted(*arguments: object, name: str = name, real=real) -> None:
+        def noted(*arguments: object, name: str = name, real: Callable[..., object] = real) -> None:
             calls.append(name)
             real(*arguments)
 

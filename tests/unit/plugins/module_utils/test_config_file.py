@@ -263,7 +263,8 @@ def test_the_text_for_wg_is_complete(config: Config, data: st.DataObject) -> Non
     )
     assert len(sections) == len(config.peers)
     for section, one in zip(sections, config.peers.values(), strict=True):
-        fields = dict(line.split(" = ", 1) if " = " in line else (line, "") for line in section.splitlines())
+        parted = (line.partition(" = ") for line in section.splitlines())
+        fields = {name: value for name, _, value in parted}
         # Each is written even where there is none: an older wg leaves an omitted one as it was.
         assert fields["PublicKey"] == one.public_key
         assert fields["PresharedKey"] == (one.preshared_key or ZERO_KEY)

@@ -95,7 +95,7 @@ def test_a_failure_anywhere_is_undone_and_the_next_run_succeeds(fleet: Fleet) ->
         if not whole.steps or whole.error:
             continue
         fails_at = Random(number).randrange(len(whole.steps))
-        fleet.fails_for, fleet.fails_at = "wg0", fails_at
+        fleet.fail("wg0", fails_at)
         (outcome,) = converge.converge([desired])
         failures += 1
         assert outcome.error is not None
@@ -112,7 +112,7 @@ def test_a_failure_anywhere_is_undone_and_the_next_run_succeeds(fleet: Fleet) ->
 
 def test_a_failure_of_the_undoing_is_told(fleet: Fleet) -> None:
     fleet.has("wg0", running(by_key(peer(1))))
-    fleet.fails_for, fleet.fails_at, fleet.for_good = "wg0", 1, True
+    fleet.fail("wg0", 1, for_good=True)
     (outcome,) = converge.converge([Desired("wg0", listen_port=7, mtu=1300)])
     assert outcome.error is not None
     assert "undoing it failed too" in outcome.error
@@ -129,7 +129,7 @@ def test_what_the_undoing_leaves_is_told_and_done_by_the_next_run(
         if step != SetMtu(1420):
             fleet.apply(step, name, path, wanted)
 
-    fleet.fails_for, fleet.fails_at = "wg0", 2
+    fleet.fail("wg0", 2)
     with monkeypatch.context() as patch:
         patch.setattr(converge, "apply_step", stuck)
         (outcome,) = converge.converge([Desired("wg0", mtu=1300, addresses=("10.0.0.1/24",))])
@@ -188,7 +188,7 @@ def test_an_interface_whose_making_was_killed_gets_its_post_up(
     killed(fleet, monkeypatch, desired, before=RunHooks)
     foreseen = converge.converge([desired], check_mode=True)[0]
     assert summary(foreseen.steps) == ["run 2 post_up commands"]
-    fleet.fails_for, fleet.fails_at = "wg0", 0
+    fleet.fail("wg0", 0)
     assert "undone" in str(converge.converge([desired])[0].error)
     assert converge.converge([desired])[0].steps == foreseen.steps
     assert converge.converge([desired])[0].steps == []
@@ -235,7 +235,7 @@ def test_one_that_is_busy_does_not_hold_up_the_others(fleet: Fleet, monkeypatch:
 def test_one_that_fails_does_not_hold_up_the_others(fleet: Fleet) -> None:
     for number in range(4):
         fleet.has(f"wg{number}", dataclasses.replace(running(by_key(peer(number))), file=None, config=None))
-    fleet.fails_for, fleet.fails_at, fleet.for_good = "wg1", 0, True
+    fleet.fail("wg1", 0, for_good=True)
     wanted = [Desired(f"wg{number}", peers=by_key(peer(number), peer(99))) for number in range(3)]
     wanted.append(Desired("wg3", peers={}))  # refused
     outcomes = converge.converge(wanted)
@@ -312,7 +312,8 @@ def test_naming_the_right_key_changes_nothing_and_naming_another_stops_all(fleet
     for number, there, desired in cases():
         fleet.has("wg0", there)
         there = fleet.nodes["wg0"].state()
-        private = there.device.private_key if there.device else there.config and there.config.private_key
+        holder = there.device or there.config
+        private = holder.private_key if holder else None
         if private is None:
             continue
         compared += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils import drift_repair
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.converge import Outcome
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.desired import Desired
 from ansible_collections.vpnfleet.wireguard.plugins.module_utils.drift import (
     Expected,
 )
@@ -24,7 +27,6 @@ from tests.unit.plugins.module_utils.compared import DEVICE, HEALTHY, alive, man
 from tests.unit.plugins.module_utils.generated import (
     NESTED_NETWORKS,
     ROAMED,
-    Random,
     by_key,
     key,
     peer,
@@ -42,9 +44,7 @@ def edited(
     params: dict[str, Any], should: dict[str, Peer], actual: InterfaceState
 ) -> tuple[Any, drift_repair.Repair]:
     repair = drift_repair.Repair()
-    wanted = drift_repair._edit(
-        drift_repair.Desired("wg0"), actual, Expected("wg0", should, {}), params, repair
-    )
+    wanted = drift_repair._edit(Desired("wg0"), actual, Expected("wg0", should, {}), params, repair)
     return wanted.peers, repair
 
 
@@ -88,14 +88,14 @@ class Wg:
 
     def converge(
         self,
-        wanted: list[drift_repair.Desired],
+        wanted: list[Desired],
         check_mode: bool,
-        edit: Callable[..., drift_repair.Desired | None],
-    ) -> list[drift_repair.Outcome]:
+        edit: Callable[..., Desired | None],
+    ) -> list[Outcome]:
         del check_mode
         (desired,) = wanted
         before = alive(self.live) if self.tries < self.gone_after else InterfaceState()
-        outcome = drift_repair.Outcome(desired, before, before)
+        outcome = Outcome(desired, before, before)
         self.tries += 1
         try:
             edited = edit(desired, before)
@@ -124,7 +124,7 @@ def one_by_one(
     monkeypatch.setattr(drift_repair, "converge", wg.converge)
     monkeypatch.setattr(drift_repair, "require_whole", lambda _devices, _source=None: None)
     params = {**dict.fromkeys(drift_repair.SWITCHES, True), **more}
-    return drift_repair.reconcile(params, [Expected("wg0", should, {})], [drift_repair.Desired("wg0")], False)
+    return drift_repair.reconcile(params, [Expected("wg0", should, {})], [Desired("wg0")], False)
 
 
 @pytest.mark.parametrize("culprits", [(1,), (21,), (9,), (1, 2, 3, 20, 21, 22, 23, 9), (1, 9), range(1, 30)])
@@ -291,13 +291,11 @@ def test_where_no_peer_differs_only_drift_is_mended(
 ) -> None:
     asked = []
 
-    def converge(
-        wanted: list[drift_repair.Desired], _check_mode: bool, edit: Any
-    ) -> list[drift_repair.Outcome]:
+    def converge(wanted: list[Desired], _check_mode: bool, edit: Any) -> list[Outcome]:
         asked.append(edit(wanted[0], there))
         return []
 
     monkeypatch.setattr(drift_repair, "converge", converge)
     should = Expected("wg0", DEVICE.peers, {})
-    drift_repair.reconcile(allowed, [should], [drift_repair.Desired("wg0")], False)
+    drift_repair.reconcile(allowed, [should], [Desired("wg0")], False)
     assert [edited is not None for edited in asked] == [mended]

@@ -11,7 +11,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.dump import (
     parse_dump,
     parse_traffic,
 )
-from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Device, Peer
+from ansible_collections.vpnfleet.wireguard.plugins.module_utils.state import Config, Device, Peer
 from tests.unit.plugins.module_utils.generated import configs, key, preshared_key, private_key, public_key_of
 
 PEER_LINES = [
@@ -70,7 +70,7 @@ def test_no_interfaces() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["wg0", "wg1", "a b", "wg2"]), configs(), max_size=3))
-def test_what_wg_writes_is_read_again(found) -> None:
+def test_what_wg_writes_is_read_again(found: dict[str, Config]) -> None:
     devices = {
         name: Device(one.private_key, one.private_key and public_key_of(one.private_key), one.listen_port or 0,
                      one.fwmark, one.peers)

@@ -92,7 +92,7 @@ def ask(folder: Path, **params: Any) -> dict[str, Any]:
     return answer
 
 
-WG2 = {
+WG2: dict[str, Any] = {
     "name": "wg2",
     "public_key": None,
     "listen_port": 0,

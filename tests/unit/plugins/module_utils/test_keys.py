@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.module_utils.keys import (
     new_private_key,
 )
 from tests.unit.plugins.module_utils.generated import key, keys, private_key, public_keys
+
+Check = Callable[[object, str], str | None]
 
 GOOD = key(1)
 BAD = {
@@ -40,7 +43,7 @@ BAD = {
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 @pytest.mark.parametrize("check", [check_public_key, check_private_key, check_preshared_key])
-def test_what_is_no_key_is_refused_without_repeating_it(check, value) -> None:
+def test_what_is_no_key_is_refused_without_repeating_it(check: Check, value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
         check(value, "peers[3].some_key")
     assert caught.value.field == "peers[3].some_key"
@@ -51,7 +54,7 @@ def test_what_is_no_key_is_refused_without_repeating_it(check, value) -> None:
 
 
 @pytest.mark.parametrize("check", [check_public_key, check_private_key])
-def test_the_zero_key_is_refused(check) -> None:
+def test_the_zero_key_is_refused(check: Check) -> None:
     with pytest.raises(InvalidInput, match="all-zero"):
         check(ZERO_KEY, "f")
 

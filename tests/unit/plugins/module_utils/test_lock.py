@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(lock, "FOLDER", str(tmp_path / "run"))
     return tmp_path / "run"
 
@@ -155,7 +155,8 @@ def test_a_lock_file_removed_while_waiting_is_no_lock(folder: Path, monkeypatch:
 def test_a_lock_file_replaced_in_the_very_moment_is_no_lock(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = lock.fcntl.flock, []
+    real = fcntl.flock
+    calls: list[int] = []
 
     def flock(descriptor: int, operation: int) -> None:
         real(descriptor, operation)
@@ -163,7 +164,7 @@ def test_a_lock_file_replaced_in_the_very_moment_is_no_lock(
         if len(calls) == 1:  # between taking the lock and looking
             lock.forget("wg0")
 
-    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with lock.locked(["wg0"]):
         assert len(calls) == 2
         assert os.path.samestat(os.fstat(calls[-1]), (folder / "wg0.lock").stat())

@@ -4,6 +4,7 @@ import base64
 import datetime
 import json
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ data = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(LISTS), data))
-def test_what_is_packed_comes_out_again(values) -> None:
+def test_what_is_packed_comes_out_again(values: dict[str, Any]) -> None:
     text = pack(values)
     assert text.isascii()
     assert text.isprintable()

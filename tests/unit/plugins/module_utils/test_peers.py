@@ -63,9 +63,15 @@ def test_parameters_are_checked_and_named(params: dict[str, Any], field: str) ->
     assert "hunter2" not in str(caught.value)
 
 
-def edited(params: dict[str, Any], actual: InterfaceState) -> Desired:
+def edit(params: dict[str, Any], actual: InterfaceState) -> Desired | None:
     put, gone = work._asked(params)
     return work._edit(Desired("wg0"), actual, put, gone)
+
+
+def edited(params: dict[str, Any], actual: InterfaceState) -> Desired:
+    wanted = edit(params, actual)
+    assert wanted is not None
+    return wanted
 
 
 LIVE = by_key(
@@ -128,7 +134,7 @@ def test_an_interface_that_is_down_is_refused(there: InterfaceState, message: st
 
 
 def test_a_peer_of_no_interface_is_gone_already() -> None:
-    assert edited({"public_key": key(1), "state": "absent"}, InterfaceState()) is None
+    assert edit({"public_key": key(1), "state": "absent"}, InterfaceState()) is None
 
 
 def test_a_peer_is_not_removed_from_a_file_alone_let_alone_the_file_with_it() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import assume, given, settings
@@ -34,7 +35,7 @@ from tests.unit.plugins.module_utils.generated import (
 )
 from tests.unit.plugins.module_utils.planned import NEW_KEY, wanted_of
 
-many = settings(max_examples=6 * settings.default.max_examples)
+many = settings(max_examples=6 * settings().max_examples)
 
 
 def diff_of(desired: Desired, actual: InterfaceState) -> tuple[list[str], list[str]]:
@@ -90,7 +91,7 @@ def test_a_step_of_another_kind_is_not_passed_over() -> None:
 
 
 def test_every_kind_of_step_is_in_the_table_above() -> None:
-    assert {type(step) for step, _words in STEPS} == set(steps_of.Step.__args__)
+    assert {type(step) for step, _words in STEPS} == set(get_args(steps_of.Step))
 
 
 def test_a_change_of_one_peer_shows_that_peer_alone() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_an_absent_interface_has_neither_key_nor_port() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=5), st.integers(0, 30))
 def test_lists_are_bound_and_counts_exact(sizes: list[tuple[int, int]], most: int) -> None:
-    results = [{"a": list(range(a)), "b": list(range(b))} for a, b in sizes]
+    results: list[dict[str, Any]] = [{"a": list(range(a)), "b": list(range(b))} for a, b in sizes]
     bound(results, ("a", "b"), most)
     assert [(result["a_count"], result["b_count"]) for result in results] == sizes
     kept = sum(len(result["a"]) + len(result["b"]) for result in results)

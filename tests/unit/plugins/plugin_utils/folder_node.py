@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,7 @@ class Moved:
     def file(self, path: str) -> source.File | None:
         return self.reading.file(path.replace("/etc/wireguard", f"{self.root}/etc"))
 
-    def units(self, interfaces: list[str], config_dir: str) -> dict[str, Unit | None]:
+    def units(self, interfaces: Sequence[str], config_dir: str) -> dict[str, Unit | None]:
         return self.reading.units(interfaces, config_dir)
 
 
@@ -136,7 +137,7 @@ class Commands:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         here = source.ThisNode()
 
         def call(*arguments: str) -> object:

@@ -286,7 +286,11 @@ def test_who_has_a_certificate_is_not_asked_in_clear(serve: Callable[..., Server
 )
 def test_over_the_network_nothing_is_sent_in_clear(host: str) -> None:
     agent = Agent(f"http://{host}:1", SECRET)
-    for ask in (lambda: agent_call.health(agent), lambda: agent_call.call(agent, "wg_instance", {})):
+    asks: list[Callable[[], object]] = [
+        lambda: agent_call.health(agent),
+        lambda: agent_call.call(agent, "wg_instance", {}),
+    ]
+    for ask in asks:
         with pytest.raises(AgentUnreachable, match=r"https alone; nothing was sent"):
             ask()
 

@@ -44,7 +44,7 @@ def run(
     )
     vars(task).update(of_task)
 
-    class Action(plugin.ActionModule):
+    class Action(plugin.ActionModule):  # type: ignore[misc]
         def _execute_module(self, **named: Any) -> dict[str, Any]:
             sent.append(named)
             return {"changed": False}

@@ -78,7 +78,7 @@ def run(plugin: Any, arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="x"))
 
-    class Action(plugin.ActionModule):
+    class Action(plugin.ActionModule):  # type: ignore[misc]
         def _find_needle(self, dirname: str, needle: str) -> str:
             assert dirname == "files"
             return str(folder / needle)

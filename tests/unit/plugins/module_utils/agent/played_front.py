@@ -67,8 +67,8 @@ def played(scenario: Scenario, most_connections: int = 100) -> None:
         contexts = (None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         listening = [loop.create_task(front.listen(*pair)) for pair in zip(listeners, contexts, strict=True)]
         reader, writer = await asyncio.open_connection(sock=ours)
-        ports = [listener.getsockname()[1] for listener in listeners]
-        setting = Setting(front, *ports, reader, writer)
+        port, tls_port = (listener.getsockname()[1] for listener in listeners)
+        setting = Setting(front, port, tls_port, reader, writer)
         assert (await setting.take())[0] == {"ready": True}
         try:
             await asyncio.wait_for(scenario(setting), 60)

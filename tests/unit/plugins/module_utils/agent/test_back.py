@@ -163,7 +163,12 @@ def test_what_cannot_be_remembered_is_not_carried_out(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(module, "call", lambda *what: asked.append(what[1]) or Answer(200, {}))
+
+    def call(*what: Any) -> Answer:
+        asked.append(what[1])
+        return Answer(200, {})
+
+    monkeypatch.setattr(module, "call", call)
     monkeypatch.setattr(replay, "MOST_REMEMBERED", 0)
     setting.send(ready=True)
     status, body = setting.call()

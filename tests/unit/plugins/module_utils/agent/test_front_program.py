@@ -117,7 +117,7 @@ def test_it_serves_until_its_standard_input_ends(program: Program) -> None:
 
 
 def test_with_a_certificate_it_speaks_tls(program: Program, certificate: Path) -> None:
-    opened = [os.open(certificate, os.O_RDONLY) for _ in ("certificate", "key")]
+    opened = os.open(certificate, os.O_RDONLY), os.open(certificate, os.O_RDONLY)
     program.run(*opened)
     for descriptor in opened:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_a_clock_that_was_set_back_is_told(
     assert capsys.readouterr().err == told
     what.close()
     for now, expected in ((later, ""), (NOW + 299, told), (NOW - 86400, told)):
-        monkeypatch.setattr(replay.time, "time", lambda now=now: now)
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         Replay(str(tmp_path)).close()
         assert capsys.readouterr().err == expected
 

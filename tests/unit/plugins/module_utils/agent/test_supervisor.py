@@ -90,6 +90,14 @@ def ended(fronts: list[FrontProcess]) -> list[int | None]:
     return [front._process.poll() for front in fronts]
 
 
+def end_when_ready(monkeypatch: pytest.MonkeyPatch, agent: Supervisor) -> None:
+    def ready(told: str) -> None:
+        if told == "READY=1":
+            agent._stop()
+
+    monkeypatch.setattr(supervisor, "notify_systemd", ready)
+
+
 def test_one_that_goes_on_when_it_is_asked_to_end_is_killed(
     made: Make,
     fronts: list[FrontProcess],
@@ -99,7 +107,7 @@ def test_one_that_goes_on_when_it_is_asked_to_end_is_killed(
     monkeypatch.setattr(limits, "END_SECONDS", 0.2)
     agent = made(READY)
     # As SIGTERM does, in the moment in which it is ready.
-    monkeypatch.setattr(supervisor, "notify_systemd", lambda told: told == "READY=1" and agent._stop())
+    end_when_ready(monkeypatch, agent)
     assert agent.run() == 0
     assert ended(fronts) == [-signal.SIGKILL]
     assert "the front does not end, and is killed" in capsys.readouterr().err
@@ -181,7 +189,7 @@ def test_new_secrets_are_read_and_without_a_certificate_the_front_stays(
 ) -> None:
     signals(monkeypatch, signal.SIGHUP)
     agent = made(READY, heeds=True)
-    monkeypatch.setattr(supervisor, "notify_systemd", lambda told: told == "READY=1" and agent._stop())
+    end_when_ready(monkeypatch, agent)
     assert agent.run() == 0
     assert len(fronts) == 1
     assert "1 secrets read\n" in capsys.readouterr().err

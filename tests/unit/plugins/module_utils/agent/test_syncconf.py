@@ -123,7 +123,7 @@ class Wg0:
 
     def is_of_kind(self, kind: str | None) -> None:
         """None: it is gone, though there was a folder of it a moment ago."""
-        links = [{"ifname": "lo"}]
+        links: list[dict[str, Any]] = [{"ifname": "lo"}]
         if kind is not None:
             links.append({**LINK, "linkinfo": {"info_kind": kind}})
         (self._folder / "links").write_text(json.dumps(links))

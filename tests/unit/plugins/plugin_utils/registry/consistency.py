@@ -127,14 +127,15 @@ def _wrongly_believed(session: Session, fleet: SimulatedFleet) -> list[str]:
 def _given_twice(session: Session) -> list[str]:
     instances = session.scalars(select(Instance)).all()
     teardowns = session.scalars(select(Teardown)).all()
-    ports = Counter((one.node_id, one.listen_port) for one in (*instances, *teardowns))
+    held: list[Instance | Teardown] = [*instances, *teardowns]
+    ports = Counter((one.node_id, one.listen_port) for one in held)
     ids = {one.interface for one in instances}
     # What waits to be taken down of an instance that is elsewhere has the same subnets; nobody else's may.
     subnets = Counter(one.subnet for one in instances) + Counter(
         row.subnet for row in {row.interface: row for row in teardowns}.values() if row.interface not in ids
     )
     addresses = Counter(session.scalars(select(PeerAllowedIp.network)))
-    places = Counter((one.node_id, one.interface) for one in (*instances, *teardowns))
+    places = Counter((one.node_id, one.interface) for one in held)
     return [
         f"{value} is given {count} times"
         for counter in (ports, subnets, addresses, places)

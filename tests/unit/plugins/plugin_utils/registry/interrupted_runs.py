@@ -26,6 +26,7 @@ from tests.unit.plugins.plugin_utils.registry.snapshots import keep, put_back
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 Asked = tuple[str, dict[str, Any]]
+Before = tuple[tuple[Asked, dict[str, Weather]], ...]
 
 PROVISION: Asked = ("provision", {"node": NL, "peers": [{"name": "phone"}]})
 MORE_PEERS: Asked = ("provision", {"peers": [{"name": "tablet"}]})
@@ -42,11 +43,11 @@ class Scenario:
     """`before` was done, one after the other, each in a weather; then `asked` is killed in the weather `now`."""
 
     asked: Asked
-    before: tuple[tuple[Asked, dict[str, Weather]], ...] = ()
+    before: Before = ()
     now: dict[str, Weather] = field(default_factory=dict)
 
 
-SERVED = ((PROVISION, {}),)
+SERVED: Before = ((PROVISION, {}),)
 # The way to fr1 was taken while nl1 could not be reached: it is still up there.
 LEFT_BEHIND = (*SERVED, (to(FR), {NL: Weather.UNREACHABLE}))
 

@@ -17,8 +17,8 @@ from tests.unit.plugins.plugin_utils.registry.simulated_drift import DriftContro
 from tests.unit.plugins.plugin_utils.registry.simulated_names import ALICE, BOB, NL
 from tests.unit.plugins.plugin_utils.registry.simulated_playbook import Controller
 
-EVERYTHING = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
-NOTHING = dict.fromkeys(EVERYTHING, False)
+EVERYTHING: dict[str, Any] = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": True}
+NOTHING: dict[str, Any] = dict.fromkeys(EVERYTHING, False)
 
 
 @pytest.fixture
@@ -69,6 +69,10 @@ def drift_of_alice(fleet: DriftController) -> tuple[str, str, str]:
     """Her phone is gone, her tablet differs, and there is a stranger; their keys."""
     there = up_on(fleet, NL, ALICE)
     phone, tablet = there["peers"]
-    stranger = {"public_key": any_key(), "allowed_ips": ["10.99.0.1/32"], "persistent_keepalive": 0}
+    stranger: dict[str, Any] = {
+        "public_key": any_key(),
+        "allowed_ips": ["10.99.0.1/32"],
+        "persistent_keepalive": 0,
+    }
     there["peers"] = [{**tablet, "persistent_keepalive": 7}, stranger]
     return phone["public_key"], tablet["public_key"], stranger["public_key"]

@@ -161,7 +161,7 @@ class Controller:
     ) -> dict[str, Any]:
         fleet, at = self.fleet, self.at
 
-        class Action(plugin.ActionModule):
+        class Action(plugin.ActionModule):  # type: ignore[misc]
             def _execute_module(self, **named: Any) -> dict[str, Any]:
                 assert named["module_name"] == "vpnfleet.wireguard.wg_instance"
                 assert not check or self._task.check_mode

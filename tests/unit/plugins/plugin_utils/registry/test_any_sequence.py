@@ -187,7 +187,7 @@ def test_any_sequence(controller: Controller) -> None:
         pass
 
     Machine.controller = with_drift(controller)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=settings().max_examples // (5 if quick else 30),

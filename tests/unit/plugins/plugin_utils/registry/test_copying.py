@@ -126,8 +126,8 @@ def test_the_audit_goes_on(registries: tuple[Registry, Registry]) -> None:
     with target.write() as session:
         session.add(AuditEntry(actor="later", action="x", subject="y", result="success"))
     with target.read() as session:
-        actors = session.scalars(select(AuditEntry.actor).order_by(AuditEntry.id)).all()
-    assert actors == ["made the schema", "a", "b", "later"]
+        found = session.scalars(select(AuditEntry.actor).order_by(AuditEntry.id)).all()
+    assert found == ["made the schema", "a", "b", "later"]
 
 
 def test_no_id_is_used_again(registries: tuple[Registry, Registry]) -> None:

@@ -28,7 +28,7 @@ LISTS = {
         {"interface": "wg1", "field": "listen_port", "expected": 51820, "actual": None},
     ],
 }
-REPORT = {
+REPORT: dict[str, Any] = {
     **LISTS,
     "has_drift": True,
     "summary": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_what_cannot_be_written_leaves_the_last_one_and_is_told(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(drift_report.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     result = fleet.play("drift", report_dir=str(tmp_path))
     assert fleet.undone == [f"the report cannot be written to {tmp_path}: No space left on device"]
     assert result["status"] == "success"
@@ -150,7 +151,7 @@ def test_the_instances_that_are_still_to_be_taken_down_have_names(
 
 
 def test_entries_have_a_lasting_order() -> None:
-    results = [
+    results: list[dict[str, Any]] = [
         {
             "node": name,
             "node_id": name,

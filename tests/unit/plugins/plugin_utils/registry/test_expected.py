@@ -24,8 +24,8 @@ def test_both_ways_say_the_same(controller: Controller, overrides: dict[str, int
     ]
     # wg and Python write this one in different ways.
     router = {"name": "router", "allowed_ips": ["::ffff:192.0.2.0/124"]}
-    for name, node in (("alice", NL), ("bob", NL), ("carl", DE)):
-        controller.play("provision", instance=f"{name}@example.com", node=node, peers=peers)
+    for name, where in (("alice", NL), ("bob", NL), ("carl", DE)):
+        controller.play("provision", instance=f"{name}@example.com", node=where, peers=peers)
     controller.play("provision", instance="dora@example.com", node=DE, peers=[router])
     controller.play("disconnect", instance="bob@example.com")
     with controller.registry.write() as session:

@@ -41,7 +41,8 @@ def fleet(controller: Controller) -> DriftController:
 
 
 def ask(fleet: DriftController, node: str | None = None, actor: str = "api:ops") -> str:
-    return queued.submit(fleet, "drift", actor=actor, **({} if node is None else {"node": node}))
+    asked: dict[str, Any] = {} if node is None else {"node": node}
+    return queued.submit(fleet, "drift", actor=actor, **asked)
 
 
 def claim(fleet: DriftController, worker: str = WORKER, places: Iterable[Any] = ()) -> list[tuple[str, ...]]:

@@ -15,8 +15,8 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.databa
 )
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import Conflict, Invalid
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Node
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_fields import FIELDS
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.nodes import (
-    FIELDS,
     apply_nodes,
     check_connection,
 )

@@ -261,9 +261,11 @@ def test_no_secret_is_told_or_stored_in_clear(controller: Controller) -> None:
     peers = [{"name": "phone", "preshared_key": SHARED}, {"name": "router", "public_key": KEY}]
     said: list[Any] = [controller.play("provision", instance=ALICE, peers=peers), controller.shown]
     said += [controller.play("provision", instance=BOB, peers=[{"name": "x"}], check=True), controller.shown]
+    changes: list[tuple[str, dict[str, Any]]]
+    changes = [("provision", {}), ("transfer", {"node": FR}), ("disconnect", {})]
     for weather in Weather:
         controller.fleet.set_weather(weather)
-        for kind, more in (("provision", {}), ("transfer", {"node": FR}), ("disconnect", {})):
+        for kind, more in changes:
             said += [controller.play(kind, instance=ALICE, **more), controller.shown]
     for wrong in ({"public_key": SHARED, "preshared_key": KEY + "x"}, {"name": SHARED * 9}, {SHARED: "x"}):
         with pytest.raises(RegistryError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -314,7 +315,7 @@ def test_no_run_takes_up_an_instance_of_a_node_that_is_reconciled(
     fleet.play("provision", instance="dora@example.com", node=NL)
 
     monkeypatch.setattr(operation_begin, "_PATIENCE", 60.0)
-    monkeypatch.setattr(operation_begin.time, "sleep", lambda _seconds: end(fleet, other))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: end(fleet, other))
     assert fleet.one("disconnect", instance=ALICE)["status"] == "success"
 
 
@@ -326,7 +327,7 @@ def end(fleet: DriftController, other: Operation) -> None:
 @pytest.mark.parametrize("kind", ["provision", "disconnect", "transfer", "remove"])
 def test_what_another_run_is_at_work_on_is_left_alone(fleet: DriftController, kind: str) -> None:
     """A reconcile of every node at every point of a run changes nothing for that run."""
-    variables = {"provision": {"peers": [{"name": "watch"}]}, "transfer": {"node": DE}}.get(kind, {})
+    asked: dict[str, dict[str, Any]] = {"provision": {"peers": [{"name": "watch"}]}, "transfer": {"node": DE}}
     registry, at_once = fleet.registry, with_drift(fleet)
 
     def reconcile(point: str) -> None:
@@ -346,7 +347,7 @@ def test_what_another_run_is_at_work_on_is_left_alone(fleet: DriftController, ki
             return session.scalar(query) is not None
 
     fleet.at = reconcile
-    result = fleet.one(kind, instance=ALICE, **variables)
+    result = fleet.one(kind, instance=ALICE, **asked.get(kind, {}))
     fleet.at = nothing
     assert result["status"] in ("success", "partial_success")
     assert all_is_well(fleet)

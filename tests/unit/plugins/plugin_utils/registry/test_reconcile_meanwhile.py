@@ -25,7 +25,7 @@ fleet = reconciled_fleet.fleet
 SWITCHES = {"reconcile_missing": True, "reconcile_mismatched": True, "remove_unknown": False}
 
 
-def at_call(fleet: DriftController, number: int, change: Callable[[Session], None]) -> None:
+def at_call(fleet: DriftController, number: int, change: Callable[[Session], object]) -> None:
     """Have something changed in the registry at the end of the call of nl1 that is the `number`th."""
     calls = 0
 
@@ -43,7 +43,7 @@ def at_call(fleet: DriftController, number: int, change: Callable[[Session], Non
 
 
 def test_what_comes_to_be_taken_down_after_the_look_is_left_to_the_next(fleet: DriftController) -> None:
-    at_call(fleet, 1, lambda session: add_teardown(session, require_node(session, NL)) and None)
+    at_call(fleet, 1, lambda session: add_teardown(session, require_node(session, NL)))
     (result,) = fleet.reconcile(NL)
     assert (result["status"], result["data"]["instances"]) == ("success", [])
     assert len(fleet.rows(Teardown)) == 1
@@ -55,7 +55,7 @@ def test_what_another_has_noted_as_taken_down_is_done(fleet: DriftController) ->
     fleet.fleet.set_weather(Weather.UNREACHABLE, NL)
     fleet.play("remove", instance=ALICE)
     fleet.fleet.set_weather(Weather.FINE)
-    at_call(fleet, 2, lambda session: session.execute(delete(Teardown)) and None)
+    at_call(fleet, 2, lambda session: session.execute(delete(Teardown)))
     (result,) = fleet.reconcile(NL)
     assert (result["status"], result["message"]) == ("success", "Took down 1 instances, 0 errors")
     assert last_operation(fleet, ALICE).state == "succeeded"

@@ -201,7 +201,8 @@ def test_an_account_without_an_instance_goes_too(controller: Controller) -> None
     assert report(controller.one("remove", instance=ALICE)) == (
         "partial_success", 207, ["peer_group", "user_acl", "user"], [f"WireGuard instance not found: {ALICE}"],
     )  # fmt: skip
-    assert controller.rows(User) == controller.rows(License) == []
+    assert controller.rows(User) == []
+    assert controller.rows(License) == []
 
 
 def test_who_is_disconnected_is_removed_like_anybody(served: Controller) -> None:

@@ -189,11 +189,11 @@ def test_some_need_a_node() -> None:
     for variables in ({"instance": ALICE}, {"instance": ALICE, "node": None}):
         with pytest.raises(Invalid, match=r"^node: (is needed|set one of)"):
             read_requests("transfer", variables)
-    for variables in ({}, {"node": None}):
+    for asked in ({}, {"node": None}):
         with pytest.raises(Invalid, match=r"^node: (is needed|set one of)"):
-            read_requests("reconcile", variables)
-        assert read_requests("drift", variables) == [{"node": None}]
-        (request,) = read_requests("provision", {"instance": ALICE, **variables})
+            read_requests("reconcile", asked)
+        assert read_requests("drift", asked) == [{"node": None}]
+        (request,) = read_requests("provision", {"instance": ALICE, **asked})
         assert "node" not in request
 
 

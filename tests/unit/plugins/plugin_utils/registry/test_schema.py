@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -236,7 +237,7 @@ def test_whoever_finds_the_file_locked_tries_again_and_not_for_ever(
         waited.append(seconds)
         holder.execute("ROLLBACK")
 
-    monkeypatch.setattr(schema.time, "sleep", let_go)
+    monkeypatch.setattr(time, "sleep", let_go)
     assert schema.upgrade(engine) == (None, schema.HEAD)
     assert len(waited) == 1
     holder.close()

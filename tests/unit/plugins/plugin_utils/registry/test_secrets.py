@@ -14,7 +14,7 @@ from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.errors import NotUsable
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
-DIALECTS = (sqlite.dialect(), postgresql.dialect())
+DIALECTS = (sqlite.dialect(), postgresql.dialect())  # type: ignore[no-untyped-call]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

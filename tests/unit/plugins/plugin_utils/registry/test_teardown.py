@@ -43,7 +43,7 @@ def test_one_that_is_noted_already_is_taken_over(controller: Controller) -> None
         session.flush()
         found = teardown.find(session, where.id, instance.interface)
         assert found is row
-        assert (row.listen_port, row.operation_id, row.reason, row.error) == (
+        assert (found.listen_port, found.operation_id, found.reason, found.error) == (
             2000,
             second.id,
             "removed",

@@ -97,6 +97,8 @@ def test_the_row_keeps_the_result_and_the_audit_names_it(served: Controller) -> 
     (operation,) = [one for one in served.rows(Operation) if one.kind == "transfer"]
     assert (operation.id, operation.state, operation.result) == (result["operation_id"], "succeeded", result)
     assert (operation.owner, operation.lease_until, operation.error) == (None, None, None)
+    assert operation.started_at is not None
+    assert operation.finished_at is not None
     assert operation.started_at <= operation.finished_at
     (entry,) = [one for one in served.rows(AuditEntry) if one.action == "transfer"]
     assert (entry.subject, entry.result, entry.operation_id) == (ALICE, "success", operation.id)
