@@ -109,7 +109,7 @@ lint-ruff: venv
 collection := collections/ansible_collections/vpnfleet/wireguard
 mypy_paths := $(addprefix $(collection)/plugins/,\
 	module_utils plugin_utils modules action inventory lookup) \
-	collection/roles/api_shim/files api_shim tests
+	collection/roles/*/files/*.py api_shim tests
 lint-mypy: venv
 	$(VENV)/bin/mypy $(mypy_paths)
 

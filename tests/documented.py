@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.checkout import ROOT
+
 COLLECTION = ROOT / "collection"
 NAME = "vpnfleet.wireguard"
 MODULES = sorted((COLLECTION / "plugins" / "modules").glob("*.py"))
@@ -38,12 +39,19 @@ def examples(plugin: Path) -> list[Any]:
     raise AssertionError(f"{plugin} has no EXAMPLES")
 
 
+def code(text: str, language: str) -> list[str]:
+    """The blocks of a language in a page's text, without their indentation; of none: what is to be typed."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [
+        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
+        for indent, kind, body in found
+        if kind == language
+    ]
+
+
 def blocks(page: Path) -> list[Any]:
     """What the blocks of YAML in a page say."""
-    found = re.findall(
-        r"^( *)```yaml\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    texts = (re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found)
+    texts = code(page.read_text(encoding="utf-8"), "yaml")
     return [document for text in texts for document in yaml.safe_load_all(text)]
 
 

@@ -6,29 +6,19 @@ A field whose rule is no matter of form, such as a network without host bits, ha
 
 from __future__ import annotations
 
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
-    LABEL as _LABEL,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
-    LOCAL_PART as _LOCAL_PART,
-)
-from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.names import (
-    LONGEST_HOST_NAME,
-    LONGEST_LOCAL_PART,
-    OTHERWISE,
-)
+from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry import names
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.node_fields import (
     COUNTRY as _COUNTRY,
 )
 
-_LABELS = rf"{_LABEL}(?:\.{_LABEL})*"
+_LABELS = rf"{names.LABEL}(?:\.{names.LABEL})*"
 # Not of digits alone: 10.0.0.256 is no name.
 _LAST_LABEL = (
     "(?:[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     "|(?![0-9]+(?![A-Za-z0-9-]))[0-9][A-Za-z0-9-]{0,61}[A-Za-z0-9])"
 )
-_SHORT = f"(?![A-Za-z0-9.-]{{{LONGEST_HOST_NAME + 1}}})"
-_HOST = rf"{_SHORT}(?:{_LABEL}\.)*{_LAST_LABEL}"
+_SHORT = f"(?![A-Za-z0-9.-]{{{names.LONGEST_HOST_NAME + 1}}})"
+_HOST = rf"{_SHORT}(?:{names.LABEL}\.)*{_LAST_LABEL}"
 
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IP4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
@@ -64,9 +54,11 @@ def _or_empty(pattern: str) -> str:
     return f"^(?:{pattern})?$"
 
 
-_MEANING_MORE = "|".join(_any_case(word).replace(".", r"\.") for word in sorted(OTHERWISE))
+_MEANING_MORE = "|".join(_any_case(word).replace(".", r"\.") for word in sorted(names.OTHERWISE))
 
-EMAIL = _whole(rf"(?![^@]{{{LONGEST_LOCAL_PART + 1}}}){_LOCAL_PART}@(?:{_LABEL}\.)+{_LAST_LABEL}")
+EMAIL = _whole(
+    rf"(?![^@]{{{names.LONGEST_LOCAL_PART + 1}}}){names.LOCAL_PART}@(?:{names.LABEL}\.)+{_LAST_LABEL}"
+)
 NODE_NAME = _whole(rf"(?!(?:{_MEANING_MORE})$){_LABELS}")
 HOST = _or_empty(f"{_HOST}|{_IP4}|{_IP6}")
 USER = _or_empty("[A-Za-z0-9_][A-Za-z0-9._-]*(?:@[A-Za-z0-9.-]+)?")

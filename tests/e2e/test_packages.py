@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.checkout import ROOT
 from tests.demo.fleet import Fleet
 from tests.demo.playbook import Installed, Operator
 from tests.e2e.conftest import FreshLab
 from tests.e2e.demo_run import check_every_step
 from tests.packages import (
-    ROOT,
     build_tarball,
     build_wheel,
     empty_environment,

@@ -17,7 +17,8 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from tests import documented
-from tests.documented import MODULES, NAME, PAGES, PLUGINS, ROLES, ROOT
+from tests.checkout import ROOT
+from tests.documented import MODULES, NAME, PAGES, PLUGINS, ROLES
 
 IMPORTS = ("import_role", "include_role", "ansible.builtin.import_role", "ansible.builtin.include_role")
 DOCUMENTS = [

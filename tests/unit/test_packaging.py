@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.packages import ROOT, build_tarball, build_wheel, empty_environment, pip_install, run
+from tests.checkout import ROOT
+from tests.packages import build_tarball, build_wheel, empty_environment, pip_install, run
 
 COLLECTION = ROOT / "collection"
 GALAXY = yaml.safe_load((COLLECTION / "galaxy.yml").read_text())

@@ -8,12 +8,7 @@ import pytest
 
 from api_shim.executor import Ended, Progress
 from tests.unit.api_shim import awx_runs
-from tests.unit.api_shim.awx_runs import (
-    JOB,
-    LONG,
-    PACE,
-    Execute,
-)
+from tests.unit.api_shim.awx_runs import JOB, LONG, PACE, Execute
 from tests.unit.api_shim.awx_stand_in import AwxStandIn, Fault, Plan
 from tests.unit.api_shim.until import until
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import select
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.models import Operation
 from ansible_collections.vpnfleet.wireguard.plugins.plugin_utils.registry.results import (
     MOST_CHARACTERS,
+    bounded,
     fit,
 )
 
@@ -40,9 +40,7 @@ def published(held: Sequence[Operation], results: Sequence[dict[str, Any]]) -> d
     whole = {"operations": shortened, "data": data}
     if len(json.dumps(whole)) <= MOST_CHARACTERS:
         return whole
-    first = sorted(shortened, key=_weight)
-    sizes = accumulate(len(json.dumps(one)) for one in first)
-    told = {one["node_id"] for one, size in zip(first, sizes, strict=True) if size <= MOST_CHARACTERS // 2}
+    told = {one["node_id"] for one in bounded(sorted(shortened, key=_weight), MOST_CHARACTERS // 2)}
     nodes = {number: found for number, found in data["nodes"].items() if number in told}
     return {
         "operations": [one for one in shortened if one["node_id"] in told],

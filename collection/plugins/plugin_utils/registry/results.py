@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any, TypeVar
 
 Entry = TypeVar("Entry")
@@ -65,7 +65,8 @@ def fit(reports: Sequence[dict[str, Any]], characters: int, lists: Iterable[str]
 def bounded(entries: Sequence[Entry], characters: int) -> list[Entry]:
     """The first of them, as many as take no more than so many characters."""
     sizes = accumulate(len(json.dumps(one)) for one in entries)
-    return [one for one, size in zip(entries, sizes, strict=True) if size <= characters]
+    fitting = takewhile(lambda each: each[1] <= characters, zip(entries, sizes, strict=True))
+    return [one for one, _size in fitting]
 
 
 def _shortened(one: dict[str, Any], most: int, lists: Iterable[str]) -> dict[str, Any]:

@@ -375,7 +375,7 @@ def test_a_pool_whose_connections_are_all_taken_is_told(sqlite_url: str, key: st
     opened(sqlite_url).close()
     pool = create_engine(sqlite_url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
     registry = database.Registry(pool)
-    with registry.read(), pytest.raises(NotUsable, match="all connections of the pool are taken"):  # noqa: SIM117
-        with registry.read():
-            pass
+    taken = pytest.raises(NotUsable, match="all connections of the pool are taken")
+    with registry.read(), taken, registry.read():
+        pass
     registry.close()

@@ -93,11 +93,3 @@ def test_a_worker_ends_with_its_playbook() -> None:
         os.kill(playbook, signal.SIGKILL)
         os.waitpid(playbook, 0)
         assert stream.read(1) == b""  # whoever had it open has ended
-
-
-def test_a_worker_whose_playbook_lives_ends_by_itself() -> None:
-    worker = os.fork()
-    if worker == 0:
-        end_with_parent()
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 7

@@ -76,7 +76,7 @@ def test_who_has_gone_elsewhere_in_between_is_not_confirmed_there(fleet: DriftCo
 
 
 def missed_by_nl1(fleet: DriftController) -> dict[str, Any]:
-    """A tablet and a watch that the registry knows and the node has not confirmed; what is up there."""
+    """A watch that the registry knows and the node has not confirmed; what is up there."""
     fleet.fleet.set_weather(Weather.UNREACHABLE, NL)
     fleet.play("provision", instance=ALICE, peers=[{"name": "watch"}])
     fleet.fleet.set_weather(Weather.FINE)
